@@ -1,0 +1,85 @@
+"""What `Memory` and `AsyncMemory` share: their arguments, and their hold on a store."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .errors import InvalidInput
+from .names import check_name, check_namespace
+from .stores import opening
+from .stores.base import Store
+
+
+class Handle:
+    """A namespace, and where it is kept. It opens nothing before it is used."""
+
+    __slots__ = ("__weakref__", "_durability", "_shared", "_store", "_url", "author", "namespace", "timeout")
+
+    namespace: str
+    author: str | None
+
+    def __init__(
+        self,
+        namespace: str = "default",
+        url: str | None = None,
+        timeout: float | None = None,
+        *,
+        base_url: str | None = None,
+        store: Any = None,
+        durability: str | None = None,
+        author: str | None = None,
+    ) -> None:
+        check_namespace(namespace)
+        if base_url is not None:
+            if url is not None:
+                raise InvalidInput("url and base_url are two names for one argument: give one of them")
+            url = base_url
+        self.namespace = namespace
+        self.author = author
+        self.timeout = timeout
+        self._url = url
+        self._durability = durability
+        self._shared: opening.Shared | None = None
+        self._store: Any = store
+        if url is not None or durability is not None or author is not None or store is not None:
+            self._check_arguments(store)
+
+    def _check_arguments(self, store: Any) -> None:
+        if store is not None and (self._url is not None or self._durability is not None):
+            raise InvalidInput("a store object has its place and durability already: leave out url and durability")
+        if self.author is not None:
+            check_name(self.author, "author")
+        if store is None:
+            opening.address(self._url or os.environ.get("BOTWIRE_URL"), self._durability)
+
+    def _acquire(self) -> opening.Shared:
+        shared = self._shared = opening.acquire(self._url, self._durability, self)
+        return shared
+
+    def _release(self) -> Store | None:
+        """Give up the shared store. Returns it if it is now ours to close."""
+        shared, self._shared = self._shared, None
+        return None if shared is None else opening.release(shared, self)
+
+    def __del__(self) -> None:
+        # A memory that is simply dropped gives up its claim; the store stays open for the next one.
+        shared = getattr(self, "_shared", None)
+        if shared is not None:
+            shared.users.discard(id(self))
+
+    def __repr__(self) -> str:
+        place = repr(self._url) if self._url else repr(self._store) if self._shared is None and self._store else "default"
+        return f"{type(self).__name__}({self.namespace!r}, {place})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own_store = self._store if self._shared is None else None
+        return _rebuild, (type(self), self.namespace, self._url, self.timeout, own_store, self._durability, self.author)
+
+
+def _rebuild(
+    kind: type[Handle], namespace: str, url: str | None, timeout: float | None, store: Any, durability: str | None, author: str | None
+) -> Handle:  # fmt: skip
+    return kind(namespace, url, timeout, store=store, durability=durability, author=author)
+
+

@@ -1,0 +1,144 @@
+"""What botwire recognises in a message, whatever framework wrote it.
+
+OpenAI chat messages and Responses items, Anthropic messages, LangChain's serialised messages and
+pydantic-ai's parts are known; any other JSON is a message too, of which nothing is recognised. Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, cast
+
+from .errors import InvalidInput
+from .names import check_name
+from .ops import microseconds
+
+Fields = dict[str, Any]
+
+_ROLES = {"human": "user", "ai": "assistant", "model": "assistant"}
+_ROLE_OF_TYPE = {"function_call": "assistant", "function_call_output": "tool", "reasoning": "assistant"}
+_CALL_TYPES = ("tool_use", "tool-call", "tool_call")
+_RESULT_TYPES = ("tool_result", "tool-return", "tool_return")
+
+
+def _dict(value: Any) -> Fields:
+    return cast("Fields", value) if isinstance(value, dict) else {}
+
+
+def _body(message: Any) -> Fields:
+    """The fields of a message; LangChain keeps them under `data`."""
+    fields = _dict(message)
+    return _dict(fields["data"]) if isinstance(fields.get("data"), dict) and "type" in fields else fields
+
+
+def role_of(message: Any) -> str | None:
+    """Who speaks: `system`, `user`, `assistant`, `tool`, …, or `None` if the message does not say."""
+    fields = _dict(message)
+    kind = fields.get("type")
+    role = fields.get("role") or (kind if isinstance(fields.get("data"), dict) else None) or _ROLE_OF_TYPE.get(str(kind))
+    if not isinstance(role, str):
+        return None
+    return _ROLES.get(role, role)
+
+
+def author_of(message: Any) -> str | None:
+    """The speaker's name, if the message gives one."""
+    fields = _body(message)
+    name = fields.get("author") or fields.get("name") or fields.get("source")
+    return name if isinstance(name, str) else None
+
+
+def time_of(message: Any) -> int | None:
+    """When the message was said (microseconds since 1970), if it gives an aware ISO 8601 time or Unix seconds."""
+    fields = _body(message)
+    for field in ("at", "created_at", "timestamp"):
+        when = fields.get(field)
+        if isinstance(when, str):
+            try:
+                parsed = datetime.fromisoformat(when)
+            except ValueError:
+                continue
+            if parsed.tzinfo is not None:
+                return microseconds(parsed)
+        elif isinstance(when, int | float) and not isinstance(when, bool) and 0 < when < 253_402_300_800:
+            return round(when * 1_000_000)
+    return None
+
+
+def usable_name(name: str | None) -> str | None:
+    """The name if the rules for names admit it: what is merely recognised must not refuse the message."""
+    if name is None:
+        return None
+    try:
+        check_name(name, "name")
+    except InvalidInput:
+        return None
+    return name
+
+
+def calls_of(message: Any) -> set[str]:
+    """The ids of the tool calls that a message makes."""
+    fields = _body(message)
+    ids = {call.get("id") for call in map(_dict, _list(fields.get("tool_calls")))}
+    if fields.get("type") == "function_call":
+        ids.add(fields.get("call_id"))
+    if isinstance(legacy := fields.get("function_call"), dict):
+        ids.add(_dict(legacy).get("name"))
+    for part in _parts(fields):
+        if _kind(part) in _CALL_TYPES:
+            ids.add(part.get("id") or part.get("tool_call_id"))
+    return {each for each in ids if isinstance(each, str)}
+
+
+def results_of(message: Any) -> set[str]:
+    """The ids of the tool calls that a message answers."""
+    fields = _body(message)
+    ids = {fields.get("tool_call_id")}
+    if fields.get("type") == "function_call_output":
+        ids.add(fields.get("call_id"))
+    if fields.get("role") == "function":
+        ids.add(fields.get("name"))
+    for part in _parts(fields):
+        if _kind(part) in _RESULT_TYPES:
+            ids.add(part.get("tool_use_id") or part.get("tool_call_id"))
+    return {each for each in ids if isinstance(each, str)}
+
+
+def _list(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def _parts(fields: Fields) -> Iterator[Fields]:
+    for field in ("content", "parts"):
+        yield from map(_dict, _list(fields.get(field)))
+
+
+def _kind(part: Fields) -> Any:
+    return part.get("type") or part.get("part_kind")
+
+
+def redacted(message: Any, text: str) -> Any:
+    """The message with its content blotted out; role and tool-call ids stay, so that a model still accepts the rest."""
+    fields = _dict(message)
+    if isinstance(fields.get("data"), dict) and "type" in fields:
+        return {**fields, "data": redacted(fields["data"], text)}
+    if not fields:
+        return text
+    kept = {name: fields[name] for name in ("type", "role", "id", "call_id", "tool_call_id") if name in fields}
+    if "tool_calls" in fields:
+        kept["tool_calls"] = [_redacted_call(_dict(call)) for call in _list(fields["tool_calls"])]
+    if fields.get("type") == "function_call":
+        return {**kept, "name": fields.get("name"), "arguments": "{}"}
+    if fields.get("type") == "function_call_output":
+        return {**kept, "output": text}
+    return {**kept, "content": text}
+
+
+def _redacted_call(call: Fields) -> Fields:
+    kept = {name: call[name] for name in ("id", "type", "name") if name in call}
+    if isinstance(call.get("function"), dict):
+        kept["function"] = {"name": _dict(call["function"]).get("name"), "arguments": "{}"}
+    if "args" in call:
+        kept["args"] = {}
+    return kept

@@ -1,0 +1,103 @@
+"""Waking those who wait for changes.
+
+A store calls `notify` with the namespaces that its own commits touched. What others write (other processes) is
+asked for with `poll`, by one thread, and only while somebody waits; `None` means that anything may have changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .errors import BotWireError
+from .names import ancestors
+
+Wake = Callable[[], None]
+
+
+class Signals:
+    """Who waits for which namespace or subtree."""
+
+    def __init__(self, poll: Callable[[], set[str] | None], every: float) -> None:
+        self._poll = poll
+        self._every = every
+        self._lock = threading.Lock()
+        self._waiters: dict[tuple[str, bool], list[Wake]] = {}
+        self._poller: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def notify(self, namespaces: set[str]) -> None:
+        """Wake everyone who waits for one of these namespaces, or for a subtree that holds it."""
+        if not self._waiters:
+            return
+        with self._lock:
+            wakes = [
+                wake
+                for namespace in namespaces
+                for scope in [(namespace, False), *((above, True) for above in ancestors(namespace))]
+                for wake in self._waiters.get(scope, ())
+            ]
+        for wake in wakes:
+            wake()
+
+    @contextmanager
+    def waiting(self, namespace: str, *, subtree: bool) -> Iterator[threading.Event]:
+        """An event that is set at each change in the scope."""
+        event = threading.Event()
+        with self._registered(namespace, subtree, event.set):
+            yield event
+
+    @contextmanager
+    def waiting_async(self, namespace: str, *, subtree: bool) -> Iterator[asyncio.Event]:
+        """The same, for the running event loop."""
+        event, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+        with self._registered(namespace, subtree, wake):
+            yield event
+
+    @contextmanager
+    def _registered(self, namespace: str, subtree: bool, wake: Wake) -> Iterator[None]:
+        scope = (namespace, subtree)
+        with self._lock:
+            self._waiters.setdefault(scope, []).append(wake)
+            if self._poller is None or not self._poller.is_alive():
+                self._poller = threading.Thread(target=self._poll_while_wanted, name="botwire-poll", daemon=True)
+                self._poller.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiters[scope].remove(wake)
+                if not self._waiters[scope]:
+                    del self._waiters[scope]
+
+    def _poll_while_wanted(self) -> None:
+        while not self._stop.wait(self._every):
+            with self._lock:
+                if not self._waiters:
+                    self._poller = None
+                    return
+            try:
+                changed = self._poll()
+            except BotWireError:
+                changed = None  # whoever waits reads for itself, and gets the error there
+            if changed is None:
+                self._wake_all()
+            elif changed:
+                self.notify(changed)
+
+    def _wake_all(self) -> None:
+        with self._lock:
+            wakes = [wake for each in self._waiters.values() for wake in each]
+        for wake in wakes:
+            wake()
+
+    def close(self) -> None:
+        """Stop looking. Those who still wait run into their time-outs."""
+        self._stop.set()

@@ -1,0 +1,138 @@
+"""From a URL to a store; and within a process, one store for all who name the same place.
+
+    sqlite:///relative.db    sqlite:////absolute.db    sqlite://   (in memory)
+    nothing: BOTWIRE_URL, else a file in the user's data directory
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from urllib.parse import unquote
+
+from botwire.errors import InvalidInput, StoreUnavailable
+from botwire.settings import check_environment
+
+from .base import AsyncStore, Store
+
+
+class Address(NamedTuple):
+    """Where a store lies, and how it was asked for. Equal addresses share a store."""
+
+    kind: str
+    place: str
+    durability: str
+
+
+class Shared:
+    """A store that several memories of this process use; closed when the last of them closes it."""
+
+    def __init__(self, address: Address, store: Store, make_async: Callable[[], AsyncStore]) -> None:
+        self.address = address
+        self.store = store
+        self._make_async = make_async
+        self._async_store: AsyncStore | None = None
+        self.users: set[int] = set()
+
+    @property
+    def async_store(self) -> AsyncStore:
+        """The same store for an event loop."""
+        if self._async_store is None:
+            self._async_store = self._make_async()
+        return self._async_store
+
+
+_shared: dict[Address, Shared] = {}
+_asked: dict[tuple[str | None, str | None], Shared] = {}  # how callers spelled it: spares reading the URL again
+_lock = threading.RLock()
+
+
+def default_path() -> Path:
+    """The file that is used when nobody names another."""
+    import platformdirs  # only needed once in a process
+
+    return platformdirs.user_data_path("botwire", appauthor=False) / "memory.db"
+
+
+def address(url: str | None, durability: str | None) -> Address:
+    """What a URL means. Raises `InvalidInput` for one that means nothing."""
+    if durability not in (None, "full", "relaxed"):
+        raise InvalidInput(f"durability={durability!r} must be 'full' or 'relaxed'")
+    if url is None:
+        return Address("sqlite", str(default_path()), durability or "full")
+    kind, separator, rest = url.partition("://")
+    if not separator:
+        raise InvalidInput(f"{url!r} is no URL: for a file write 'sqlite:///{url}'")
+    if kind == "sqlite":
+        return Address("sqlite", _sqlite_place(url, rest), durability or "full")
+    raise InvalidInput(f"{url!r}: this botwire keeps memories in 'sqlite:///file.db' or 'sqlite://' (in memory), not in {kind!r}")
+
+
+def _sqlite_place(url: str, rest: str) -> str:
+    if rest == "":
+        return ":memory:"
+    if not rest.startswith("/"):
+        raise InvalidInput(f"{url!r} has two slashes: write 'sqlite:///{rest}' (relative) or 'sqlite:////…' (absolute)")
+    path = unquote(rest[1:])
+    if "?" in path or not path or "\x00" in path:
+        raise InvalidInput(f"{url!r} must be 'sqlite:///' and the path of a file, nothing else")
+    return ":memory:" if path == ":memory:" else os.path.realpath(path)
+
+
+def acquire(url: str | None, durability: str | None, user: object) -> Shared:
+    """The store of a URL, shared within the process; `user` is counted as one of its users."""
+    asked = (os.environ.get("BOTWIRE_URL") if url is None else url, durability)
+    shared = _asked.get(asked) if _is_stable(asked[0]) else None
+    if shared is None:
+        shared = _acquire(*asked)
+    shared.users.add(id(user))
+    return shared
+
+
+def _is_stable(url: str | None) -> bool:
+    """Whether the URL means the same wherever the working directory is."""
+    return url is None or url.startswith(("sqlite:////", "http")) or url == "sqlite://"
+
+
+def _acquire(url: str | None, durability: str | None) -> Shared:
+    check_environment()
+    with _lock:
+        place = address(url, durability)
+        shared = _shared.get(place)
+        if shared is None:
+            if url is None:
+                _make_default_folder(place.place)
+            shared = _shared[place] = _open(place)
+        if _is_stable(url):
+            _asked[url, durability] = shared
+        return shared
+
+
+def _make_default_folder(path: str) -> None:
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"{folder} cannot be made ({error}): pass url='sqlite:///…', or set BOTWIRE_URL") from error
+
+
+def _open(place: Address) -> Shared:
+    from .sqlite import AsyncSQLiteStore, SQLiteStore  # brings apsw: only when a store is opened
+
+    store = SQLiteStore(place.place, durability=cast("Any", place.durability))
+    return Shared(place, store, lambda: AsyncSQLiteStore(store))
+
+
+def release(shared: Shared, user: object) -> Store | None:
+    """Count the user out. Returns the store if nobody uses it any more: it is the caller's to close."""
+    with _lock:
+        shared.users.discard(id(user))
+        if shared.users or _shared.get(shared.address) is not shared:
+            return None
+        del _shared[shared.address]
+        for asked in [asked for asked, each in _asked.items() if each is shared]:
+            del _asked[asked]
+        return shared.store

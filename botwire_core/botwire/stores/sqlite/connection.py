@@ -1,0 +1,90 @@
+"""Opening a connection, and SQLite's errors in our words."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import apsw
+
+from botwire.errors import (
+    BotWireError,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+Durability = Literal["full", "relaxed"]
+
+BUSY_TIMEOUT = 10_000  # milliseconds; processes of botwire queue at the turnstile, so only strangers make us wait here
+READER_MMAP = 256 * 1024 * 1024  # bytes
+CHECKPOINT_PAGES = 1_000
+
+
+def connect(path: str, durability: Durability, *, reader: bool = False) -> apsw.Connection:
+    """Open the file, which `schema` must have prepared, for writing or as one of many readers."""
+    access = apsw.SQLITE_OPEN_READONLY if reader else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    connection = apsw.Connection(path, flags=access)
+    connection.set_busy_timeout(BUSY_TIMEOUT)
+    connection.execute("PRAGMA temp_store = memory")
+    if reader:
+        connection.execute(f"PRAGMA mmap_size = {READER_MMAP}")
+        return connection
+    # FULL: an acknowledged write survives power loss; NORMAL: it survives the process, and power loss undoes the last ones.
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+    if sys.platform == "darwin" and durability == "full":
+        connection.execute("PRAGMA fullfsync = on")
+        connection.execute("PRAGMA checkpoint_fullfsync = on")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute("PRAGMA secure_delete = on")
+    return connection
+
+
+def abandon(connection: apsw.Connection) -> None:
+    """Never close this connection, not even at exit: it belongs to the process we were forked from."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Raise what SQLite raises as a `BotWireError` that says what to do."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise in_our_words(error, path) from error
+
+
+def in_our_words(error: apsw.Error, path: str) -> BotWireError:
+    """The `BotWireError` for an error of SQLite's."""
+    told = f"{path}: {error}"
+    match error:
+        case apsw.FullError():
+            return StoreFull(f"{told}. Nothing was written. Free some space, or move the file; reading still works")
+        case apsw.BusyError() | apsw.LockedError():
+            return StoreBusy(f"{told}. Another program holds the file's lock; nothing was written, try again")
+        case apsw.ReadOnlyError() | apsw.PermissionsError():
+            return StoreReadOnly(f"{told}. Nothing was written. Make the file and its folder writable for this user")
+        case apsw.NotADBError():
+            return StoreCorrupt(f"{told}. It was left as it is: choose another path, or restore a backup over it")
+        case apsw.CorruptError():
+            return StoreCorrupt(f"{told}. Run `botwire doctor`, and restore the last backup with `botwire restore`")
+        case apsw.CantOpenError():
+            return StoreUnavailable(_cannot_open(path, told))
+        case _:
+            return StoreError(told)
+
+
+def _cannot_open(path: str, told: str) -> str:
+    file = Path(path)
+    if file.is_dir():
+        return f"{path} is a folder: give the path of a file, such as {file / 'botwire.db'}"
+    if not file.parent.is_dir():
+        return f"{file.parent} does not exist: create the folder, or give another path"
+    return f"{told}. See that {file.parent} exists and that this user may write there"

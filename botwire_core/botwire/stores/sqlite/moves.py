@@ -1,0 +1,309 @@
+"""Dump, load and erase: what concerns everything that a namespace holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import json
+
+from botwire import cursors, revisions
+from botwire.errors import Conflict, InvalidInput
+from botwire.names import ancestors, check_name
+from botwire.ops import (
+    ConversationRecord,
+    Dump,
+    DumpPage,
+    DumpRecord,
+    EndRecord,
+    Erase,
+    Erased,
+    ItemRecord,
+    Load,
+    Loaded,
+    MessageRecord,
+    NamespaceRecord,
+    Op,
+)
+from botwire.revisions import Past
+
+from .ledger import Namespace, read_policy
+from .reads import _MESSAGE, READS, Sql, message_of, place_range, scope, spilled_revisions, view
+from .writes import _MESSAGE_SIZE, WRITES, Transaction, drop_conversation, find_conversation
+
+# ── dump ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def dump(sql: Sql, now: int, op: Dump) -> DumpPage:
+    """Some records of a namespace. The cursor says which table comes next, and where in it."""
+    table, name, version = ("", "", 0) if op.cursor is None else cursors.sort_key(op.cursor, str, str, int)
+    row = sql("SELECT id, version, created, updated, floor, floor_at, policy FROM namespaces WHERE name = ?", (op.namespace,)).get
+    if row is None:
+        return DumpPage([NamespaceRecord(0, 0, 0), EndRecord(0, 0, 0)])
+    namespace, head, created, updated, floor, floor_at, policy = row
+    if table == "":
+        start = NamespaceRecord(head, created, updated, (floor, floor_at), read_policy(policy))
+        return DumpPage([start], cursors.page("items", "", 0))
+    if table == "items":
+        return _dump_items(sql, now, op, name)
+    return _dump_messages(sql, op, namespace, head, name, version)
+
+
+def _dump_items(sql: Sql, now: int, op: Dump, after: str) -> DumpPage:
+    namespace = view(sql, op.namespace)
+    assert namespace is not None  # looked up in this very transaction
+    rows = sql(
+        "SELECT key, created, past, version, updated, expires, meta, value FROM items "
+        "WHERE namespace = ? AND key > ? ORDER BY key LIMIT ?",
+        (namespace.id, after, op.limit),
+    ).fetchall()
+    records: list[DumpRecord] = []
+    for key, created, packed, *current in rows:
+        past = revisions.unpack(packed)
+        older = spilled_revisions(sql, namespace.id, key, past)
+        if current[4] is not None and current[2] is not None and current[2] <= now:
+            current = [current[0], current[2], None, None, None]  # expired, but not swept yet
+        kept, complete = revisions.readable(
+            tuple(current), [*past.revisions, *older], past.complete, now, namespace.policy  # type: ignore[arg-type]
+        )  # fmt: skip
+        seen = revisions.history(kept, now)
+        if len(seen) > 1 or not seen[0].deleted:
+            records.append(ItemRecord(key, created, seen, complete and len(seen) == len(kept), past.since))
+    if len(rows) < op.limit:
+        return DumpPage(records, cursors.page("messages", "", 0))
+    return DumpPage(records, cursors.page("items", rows[-1][0], 0))
+
+
+def _dump_messages(sql: Sql, op: Dump, namespace: int, head: int, name: str, version: int) -> DumpPage:
+    records: list[DumpRecord] = []
+    while True:
+        found = sql(
+            "SELECT id, name, version, created, updated FROM conversations WHERE namespace = ? AND name >= ? "
+            "AND (name > ? OR ?) ORDER BY name LIMIT 1",
+            (namespace, name, name, version > 0 or not name),
+        ).get
+        if found is None:
+            break
+        conversation, name, *about = found
+        if not version:
+            records.append(ConversationRecord(name, *about))
+        low, high = place_range(conversation, after=version)
+        rows = sql(f"SELECT {_MESSAGE} FROM messages WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?", (low, high, op.limit)).fetchall()  # fmt: skip
+        records.extend(MessageRecord(message_of(row, name, "")) for row in rows)
+        if len(rows) == op.limit:
+            return DumpPage(records, cursors.page("messages", name, rows[-1][0]))
+        version = 0
+        if len(records) >= op.limit:
+            return DumpPage(records, cursors.page("messages", name, 0))
+    items, messages = sql(
+        "SELECT (SELECT count(*) FROM items WHERE namespace = ?1 AND value IS NOT NULL), messages FROM namespaces WHERE id = ?1",
+        (namespace,),
+    ).get
+    records.append(EndRecord(head, items, messages))
+    return DumpPage(records)
+
+
+# ── load ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load(txn: Transaction, op: Load) -> Loaded:
+    """Take in records."""
+    items = messages = 0
+    for record in op.records:
+        if isinstance(record, NamespaceRecord):
+            _begin_load(txn, op.namespace, record)
+            continue
+        namespace = txn.ledger.find(op.namespace)
+        if namespace is None or not namespace.loading:
+            raise InvalidInput(f"no load into {op.namespace!r} is under way: begin with the namespace record")
+        match record:
+            case ItemRecord():
+                _load_item(txn, namespace, record)
+                items += 1
+            case ConversationRecord():
+                _load_conversation(txn, namespace, record)
+            case MessageRecord():
+                _load_message(txn, namespace, record)
+                messages += 1
+            case EndRecord():
+                _end_load(txn, namespace, record)
+    return Loaded(items, messages)
+
+
+def _begin_load(txn: Transaction, name: str, record: NamespaceRecord) -> None:
+    namespace = txn.ledger.open(name, loading=True)
+    if namespace.loading:  # an earlier try was cut off
+        _erase_namespace(txn, namespace)
+        namespace = txn.ledger.open(name)
+    held = txn.sql(
+        "SELECT EXISTS (SELECT 1 FROM items WHERE namespace = ?1) OR EXISTS (SELECT 1 FROM conversations WHERE namespace = ?1)",
+        (namespace.id,),
+    ).get
+    if held:
+        raise Conflict(f"namespace {name!r} is not empty: import into an empty one, or erase it first", namespace.version)
+    txn.ledger.store(namespace)
+    namespace.version = max(namespace.version, record.version)
+    namespace.created, namespace.updated = record.created, record.updated
+    namespace.floor, namespace.floor_at = record.history_floor
+    namespace.loading = 1
+    namespace.own_policy = record.policy
+    namespace.policy = record.policy.over(txn.ledger.defaults)
+    txn.sql("UPDATE namespaces SET created = ?, policy = ? WHERE id = ?", (record.created, json.encode(record.policy), namespace.id))
+    txn.ledger.mark_dirty(namespace)
+
+
+def _load_item(txn: Transaction, namespace: Namespace, record: ItemRecord) -> None:
+    check_name(record.key, "key")
+    if not record.revisions:
+        raise InvalidInput(f"the record of {record.key!r} has no revision")
+    current, *past = [revisions.packed(revision) for revision in record.revisions]
+    packed_past = Past(past, record.complete, 0, record.since)
+    spilled = revisions.spill(packed_past)
+    packed = revisions.pack(packed_past)
+    version, updated, expires, meta, value = current
+    txn.sql(
+        "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (namespace.id, record.key, version, value, record.created, updated, expires, meta, packed),
+    )
+    for each in spilled:
+        txn.sql("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)", (namespace.id, record.key, *each))
+    namespace.items += value is not None
+    texts = [record.key.encode(), value, meta, packed, *(part for each in spilled for part in each[3:])]
+    namespace.bytes += sum(len(text) for text in texts if text is not None)
+    namespace.version = max(namespace.version, version)
+    namespace.due(txn.now)
+    txn.ledger.mark_dirty(namespace)
+
+
+def _load_conversation(txn: Transaction, namespace: Namespace, record: ConversationRecord) -> None:
+    check_name(record.name, "conversation")
+    conversation = txn.start_conversation(namespace, record.name)
+    txn.sql(
+        "UPDATE conversations SET version = ?, created = ?, updated = ? WHERE id = ?",
+        (record.version, record.created, record.updated, conversation),
+    )
+
+
+def _load_message(txn: Transaction, namespace: Namespace, record: MessageRecord) -> None:
+    message = record.message
+    conversation = find_conversation(txn, namespace, message.conversation)
+    if conversation is None:
+        raise InvalidInput(f"message {message.id!r} comes before its conversation {message.conversation!r}")
+    given = None if message.id.startswith("#") else message.id
+    place = conversation << 32 | message.version
+    txn.sql(
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (place, given, message.created, message.role, message.author, message.edited, message.redacted, bytes(message.raw)),
+    )
+    size = txn.sql(f"SELECT {_MESSAGE_SIZE} FROM messages WHERE place = ?", (place,)).get
+    txn.sql("UPDATE conversations SET messages = messages + 1, bytes = bytes + ? WHERE id = ?", (size, conversation))
+    namespace.messages += 1
+    namespace.bytes += size
+    namespace.version = max(namespace.version, message.version)
+    txn.ledger.mark_dirty(namespace)
+
+
+def _end_load(txn: Transaction, namespace: Namespace, record: EndRecord) -> None:
+    if (namespace.items, namespace.messages) != (record.items, record.messages):
+        raise InvalidInput(
+            f"the copy is not whole: it should hold {record.items:,} items and {record.messages:,} messages, "
+            f"and {namespace.items:,} and {namespace.messages:,} came"
+        )
+    namespace.version = max(namespace.version, record.version)
+    namespace.feed_floor = namespace.version  # the feed does not travel: cursors of elsewhere mean nothing here
+    namespace.feed_trimmed = txn.ledger.sequence
+    namespace.loading = 0
+    txn.ledger.mark_dirty(namespace)
+
+
+# ── erase ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def erase(txn: Transaction, op: Erase) -> Erased:
+    """Destroy rows and their traces. The store overwrites what is left in the file afterwards."""
+    if op.key is not None or op.conversation is not None:
+        return _erase_part(txn, op)
+    condition, bindings = scope(op.namespace, subtree=op.subtree)
+    txn.ledger.flush()
+    names = [name for (name,) in txn.sql(f"SELECT n.name FROM namespaces n WHERE {condition}", bindings).fetchall()]
+    if not names:
+        return Erased()
+    items = messages = 0
+    for name in names:
+        row = txn.ledger.find(name)
+        assert row is not None  # its name was read in this very transaction
+        items, messages = items + row.items, messages + row.messages
+        _erase_namespace(txn, row)
+    _cut_feeds(txn, op)
+    return Erased(items, messages, len(names))
+
+
+def _erase_namespace(txn: Transaction, namespace: Namespace) -> None:
+    for (conversation,) in txn.sql("SELECT id FROM conversations WHERE namespace = ?", (namespace.id,)).fetchall():
+        drop_conversation(txn, namespace, conversation)
+    for table in ("items", "revisions", "changes"):
+        txn.sql(f"DELETE FROM {table} WHERE namespace = ?", (namespace.id,))
+    txn.sql("DELETE FROM namespaces WHERE id = ?", (namespace.id,))
+    txn.ledger.drop(namespace)
+
+
+def _cut_feeds(txn: Transaction, op: Erase) -> None:
+    """Feeds over a subtree have lost entries: their readers must be told, without the erased name being kept."""
+    place = txn.ledger.cut()
+    above = ancestors(op.namespace)[1:]
+    if not op.subtree:
+        condition, bindings = scope(op.namespace, subtree=True)
+        if txn.sql(f"SELECT EXISTS (SELECT 1 FROM namespaces n WHERE {condition})", bindings).get:
+            above.append(op.namespace)  # namespaces below it say this name anyway
+    else:
+        condition, bindings = scope(op.namespace, subtree=True, column="scope")
+        txn.sql(f"DELETE FROM feed_cuts WHERE {condition} AND scope != ''", bindings)
+        if not op.namespace:
+            above = [""]
+    for each in above:
+        txn.sql("INSERT INTO feed_cuts VALUES (?1, ?2) ON CONFLICT DO UPDATE SET sequence = ?2", (each, place))
+
+
+def _erase_part(txn: Transaction, op: Erase) -> Erased:
+    namespace = txn.ledger.find(op.namespace)
+    if namespace is None:
+        return Erased()
+    items = messages = 0
+    if op.key is not None:
+        found = txn.sql(
+            "DELETE FROM items WHERE namespace = ? AND key = ? RETURNING value IS NOT NULL, "
+            "length(CAST(key AS BLOB)) + coalesce(length(value), 0) + coalesce(length(meta), 0) + coalesce(length(past), 0)",
+            (namespace.id, op.key),
+        ).get
+        if found is None:
+            return Erased()
+        spilled = txn.sql(
+            "DELETE FROM revisions WHERE namespace = ? AND key = ? "
+            "RETURNING coalesce(length(value), 0) + coalesce(length(meta), 0)",
+            (namespace.id, op.key),
+        ).fetchall()
+        items, size = found
+        namespace.items -= items
+        namespace.bytes -= size + sum(each for (each,) in spilled)
+    else:
+        conversation = find_conversation(txn, namespace, str(op.conversation))
+        if conversation is None:
+            return Erased()
+        messages = drop_conversation(txn, namespace, conversation)
+    _forget_feed(txn, namespace)
+    return Erased(items, messages)
+
+
+def _forget_feed(txn: Transaction, namespace: Namespace) -> None:
+    """The namespace's feed named what was erased: it begins anew, and so does what is remembered of deletions."""
+    namespace.version += 1
+    namespace.updated = max(txn.now, namespace.updated)
+    namespace.forget(namespace.version, namespace.updated)
+    txn.sql("DELETE FROM changes WHERE namespace = ?", (namespace.id,))
+    namespace.feed_floor = namespace.version
+    namespace.feed_trimmed = txn.ledger.cut()
+    txn.ledger.mark_dirty(namespace)
+
+
+MOVES: dict[type[Op], Callable[[Transaction, Any], Any]] = {**WRITES, Load: load, Erase: erase}
+ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump}

@@ -1,0 +1,544 @@
+"""`SQLiteStore` and its async twin: who runs what, and where.
+
+One connection writes, and its callers share commits; a pool of others reads. What a reader sees is one moment of
+the file, and a long read never delays a short one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import apsw
+import msgspec
+
+from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreUnavailable
+from botwire.ops import MAX_OPS, Erase, Erased, Get, Item, Op
+from botwire.signals import Signals
+
+from .commits import Commits, Request
+from .connection import Durability, abandon, connect, in_our_words, translated
+from .ledger import Ledger
+from .migrations import old_backups, prepare
+from .moves import ALL_READS, MOVES
+from .reads import GET, NAMESPACE_ID, item_of
+from .turnstile import NoTurnstile, Turnstile
+from .writes import Transaction
+
+REQUESTS_KEPT = 24 * 3_600 * 1_000_000  # microseconds
+MAX_READERS = 16  # idle connections kept
+MAX_IDS = 100_000  # namespace ids remembered
+POLL = 0.05  # seconds between two looks for what other processes wrote, while somebody waits
+
+Clock = Callable[[], int]
+
+
+def system_clock() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+class SQLiteStore:
+    """One SQLite file as a store. `path=":memory:"` is a store that goes with this object.
+
+    `durability="full"` (the default): an acknowledged write survives power loss. `"relaxed"`: it survives the end
+    of the process, and a power loss may undo the last ones.
+
+    >>> store = SQLiteStore(":memory:")
+    >>> store.execute([Get("user-42", "coffee")])
+    [None]
+    """
+
+    def __init__(self, path: str = ":memory:", *, durability: Durability = "full", clock: Clock = system_clock) -> None:
+        self.path = path
+        self.durability: Durability = durability
+        self._clock = clock
+        self._opening = threading.RLock()
+        self._start()
+        _stores.add(self)
+
+    def _start(self) -> None:
+        """The state of a store that has opened nothing yet, also after a fork."""
+        self._writer: apsw.Connection | None = None
+        self._ledger: Ledger | None = None
+        self._readers: deque[apsw.Cursor] = deque()
+        self._ids: dict[str, int] = {}
+        self._turnstile = NoTurnstile("") if self.path == ":memory:" else Turnstile(self.path)
+        self._commits = Commits(self._run_group)
+        self._memory_lock = threading.RLock()
+        self._signals = Signals(self._poll, POLL)
+        self._polled = -1
+        self._failure: BotWireError | None = None
+        self._closed = False
+
+    # ── opening and closing ──
+
+    def open(self) -> SQLiteStore:
+        """Open the file now, and bring its schema up to date; the first `execute` would do it too."""
+        with self._opening:
+            if self._closed:
+                raise StoreUnavailable(f"the store {self.path} is closed: open a new one")
+            if self._writer is None:
+                with translated(self.path):
+                    self._writer = self._open_writer()
+        return self
+
+    def _open_writer(self) -> apsw.Connection:
+        with self._turnstile_or_error():
+            writer = connect(self.path, self.durability)
+            try:
+                prepare(writer, self.path)
+            except BaseException:
+                writer.close()
+                raise
+        self._ledger = Ledger(writer)
+        self._sql = writer.cursor().execute
+        return writer
+
+    def _turnstile_or_error(self) -> Turnstile:
+        if self.path == ":memory:":
+            return self._turnstile
+        if os.path.isdir(self.path) or not os.path.isdir(os.path.dirname(os.path.abspath(self.path))):
+            raise apsw.CantOpenError("unable to open database file")
+        return self._turnstile
+
+    def close(self) -> None:
+        """Close the file. What was written stays, except of `":memory:"`."""
+        with self._opening:
+            if self._closed:
+                return
+            self._closed = True
+            self._signals.close()
+            with self._memory_lock:
+                while self._readers:
+                    self._readers.pop().connection.close()
+                if self._writer is not None:
+                    self._writer.close()
+                self._writer = None
+            self._turnstile.close()
+
+    def _after_fork(self) -> None:
+        """In the child: leave the parent's connections alone for ever, and begin anew on first use."""
+        for cursor in self._readers:
+            abandon(cursor.connection)
+        if self._writer is not None:
+            abandon(self._writer)
+        self._turnstile.close()
+        closed, self._opening = self._closed, threading.RLock()
+        self._start()
+        self._closed = closed
+
+    def __repr__(self) -> str:
+        return f"SQLiteStore({self.path!r}, durability={self.durability!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.path == ":memory:" or self._clock is not system_clock:
+            raise TypeError("a store in memory cannot be pickled: it lives in this process alone; give it a file")
+        return _reopen, (self.path, self.durability)
+
+    # ── the seam ──
+
+    def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
+        """Run the ops in order, all or nothing: see `botwire.stores.base.Store`."""
+        if len(ops) == 1 and type(ops[0]) is Get and ops[0].as_of is None and ops[0].as_of_time is None:
+            return [self._get(ops[0])]
+        if is_read_only(ops):
+            return self._read(ops)
+        request = Request(ops, request_id)
+        self._writable()
+        self._commits.submit([request])
+        return request.answer()
+
+    def wait(self, namespace: str, cursor: str, timeout: float, *, subtree: bool = False) -> bool:
+        """Block until there may be changes behind the cursor, or the time is up."""
+        from botwire.ops import Changes
+
+        deadline = time.monotonic() + timeout
+        with self._signals.waiting(namespace, subtree=subtree) as waiter:
+            while True:
+                waiter.clear()
+                page = self.execute([Changes(namespace, cursor, subtree=subtree, limit=1)])[0]
+                if page.changes:
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0 or not waiter.wait(left):
+                    return False
+
+    # ── reading ──
+
+    def _get(self, op: Get) -> Item | None:
+        """The most frequent read, with nothing in its way."""
+        if self._writer is None:
+            self.open()
+        if self.path == ":memory:":
+            return self._read([op])[0]  # type: ignore[no-any-return]  # the result of a Get
+        try:
+            cursor = self._readers.pop()
+        except IndexError:
+            cursor = self._open_reader()
+        try:
+            namespace = self._ids.get(op.namespace)
+            row = cursor.execute(GET, (namespace, op.key)).get if namespace else None
+            if row is None:  # the namespace may have been erased and made again, by whatever process
+                namespace = self._look_up(cursor, op)
+                row = cursor.execute(GET, (namespace, op.key)).get if namespace else None
+        except apsw.Error as error:
+            raise in_our_words(error, self.path) from error
+        finally:
+            self._give_back(cursor)
+        if row is None:
+            op.check_names()
+            return None
+        return item_of(row, op.key, self._clock(), op.namespace)
+
+    def _look_up(self, cursor: apsw.Cursor, op: Get) -> int | None:
+        op.check_names()
+        namespace: int | None = cursor.execute(NAMESPACE_ID, (op.namespace,)).get
+        if namespace is not None:
+            if len(self._ids) >= MAX_IDS:
+                self._ids.clear()
+            self._ids[op.namespace] = namespace
+        return namespace
+
+    def _read(self, ops: Sequence[Op]) -> list[Any]:
+        """Run reading ops against one moment of the file."""
+        if self._writer is None:
+            self.open()
+        if self.path == ":memory:":
+            with self._memory_lock, translated(self.path):
+                return _run_reads(self._sql, self._clock(), ops)
+        try:
+            cursor = self._readers.pop()
+        except IndexError:
+            cursor = self._open_reader()
+        try:
+            with translated(self.path):
+                return _run_reads(cursor.execute, self._clock(), ops)
+        finally:
+            self._give_back(cursor)
+
+    def _open_reader(self) -> apsw.Cursor:
+        self.open()
+        with translated(self.path):
+            return connect(self.path, self.durability, reader=True).cursor()
+
+    def _give_back(self, cursor: apsw.Cursor) -> None:
+        if self._closed or len(self._readers) >= MAX_READERS:
+            cursor.connection.close()
+        else:
+            self._readers.append(cursor)
+
+    # ── writing ──
+
+    def _writable(self) -> None:
+        if self._writer is None:
+            self.open()
+        if self._failure is not None:
+            raise self._failure
+
+    def submit(self, requests: list[Request]) -> None:
+        """Have several requests committed together; each holds its own answer."""
+        self._writable()
+        self._commits.submit(requests)
+
+    def _run_group(self, requests: list[Request]) -> None:
+        """Commit a group; every request is done afterwards, unless this thread was interrupted before the commit."""
+        try:
+            with self._turnstile, self._memory_lock:
+                touched = self._commit(requests)
+        except (BotWireError, apsw.Error, OSError) as error:
+            told = in_our_words(error, self.path) if isinstance(error, apsw.Error) else _as_store_error(error, self.path)
+            for request in requests:
+                if request.error is None:
+                    request.error = told
+        else:
+            if touched:
+                self._signals.notify(touched)
+            if any(isinstance(op, Erase) for request in requests for op in request.ops):
+                self._scrub(requests)
+        for request in requests:
+            request.done = True
+
+    def _commit(self, requests: list[Request]) -> set[str]:
+        sql, ledger, writer = self._sql, self._ledger, self._writer
+        if ledger is None or writer is None:
+            raise StoreUnavailable(f"the store {self.path} is closed: open a new one")
+        try:
+            sql("BEGIN IMMEDIATE")
+            ledger.begin(self._clock())
+            transaction = Transaction(sql, ledger)
+            for request in requests:
+                self._apply(transaction, request)
+            touched = ledger.flush()
+            sql("COMMIT")
+        except BaseException as error:
+            if writer.in_transaction:
+                sql("ROLLBACK")
+            elif not isinstance(error, Exception):  # interrupted behind the commit: it is done, and its callers must hear so
+                for request in requests:
+                    request.done = True
+            ledger.forget()
+            if isinstance(error, apsw.IOError):
+                # After a failed fsync nobody knows what is on the disk: stop rather than try again.
+                self._failure = StoreError(f"{self.path}: {error}. Writing is off until the store is opened again")
+            raise
+        return touched
+
+    def _apply(self, transaction: Transaction, request: Request) -> None:
+        """Run one caller's batch. Its error is its own: the rest of the group goes on."""
+        alone = len(request.ops) == 1 and request.request_id is None
+        try:
+            if alone:  # a single op checks everything before it changes anything
+                request.results = [MOVES[type(request.ops[0])](transaction, request.ops[0])]
+            else:
+                self._apply_batch(transaction, request)
+        except BotWireError as error:
+            request.error = error
+
+    def _apply_batch(self, transaction: Transaction, request: Request) -> None:
+        transaction.ledger.save()
+        transaction.sql("SAVEPOINT batch")
+        try:
+            replay = None if request.request_id is None else _recall(transaction, request)
+            request.results = _run_batch(transaction, request.ops, replay)
+            if request.request_id is not None and replay is None:
+                _remember(transaction, request)
+        except BotWireError:
+            transaction.sql("ROLLBACK TO batch")
+            transaction.sql("RELEASE batch")
+            transaction.ledger.restore()
+            raise
+        transaction.sql("RELEASE batch")
+        transaction.ledger.keep()
+
+    def _scrub(self, requests: list[Request]) -> None:
+        """After an erase: overwrite the log that still holds old pages, and delete our own copies of the file."""
+        for backup in old_backups(self.path):
+            backup.unlink(missing_ok=True)
+        with self._turnstile, self._memory_lock:
+            busy = self.path != ":memory:" and not self._truncate_log()
+        for request in requests:
+            request.results = [
+                msgspec.structs.replace(result, pending=busy) if isinstance(result, Erased) else result
+                for result in request.results
+            ]
+
+    def _truncate_log(self) -> bool:
+        assert self._writer is not None  # we have just committed with it
+        self._writer.set_busy_timeout(1_000)
+        try:
+            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
+        except apsw.BusyError:
+            return False
+        finally:
+            self._writer.set_busy_timeout(10_000)
+        return not busy
+
+    # ── what other processes write ──
+
+    def _poll(self) -> set[str] | None:
+        """The namespaces that were changed, by whomever, since the last time; `None` the first time."""
+        first = self._polled < 0
+        with translated(self.path):
+            self._polled, names = self._changed_since(self._polled)
+        return None if first else names
+
+    def _changed_since(self, sequence: int) -> tuple[int, set[str]]:
+        if self.path == ":memory:":
+            return sequence, set()  # nobody else can write to it
+        cursor = self._readers.pop() if self._readers else self._open_reader()
+        try:
+            if sequence < 0:
+                return cursor.execute("SELECT coalesce(max(sequence), 0) FROM changes").get, set()
+            rows = cursor.execute(
+                "SELECT max(c.sequence), n.name FROM changes c JOIN namespaces n ON n.id = c.namespace "
+                "WHERE c.sequence > ? GROUP BY c.namespace",
+                (sequence,),
+            ).fetchall()
+        finally:
+            self._give_back(cursor)
+        return max((head for head, _ in rows), default=sequence), {name for _, name in rows}
+
+
+def is_read_only(ops: Sequence[Op]) -> bool:
+    """Whether the batch only reads. Raises `InvalidInput` for what is no batch of ops."""
+    if len(ops) > MAX_OPS:
+        raise InvalidInput(f"{len(ops):,} ops in one batch: the limit is {MAX_OPS:,}")
+    for op in ops:
+        if type(op) not in ALL_READS:
+            if type(op) not in MOVES:
+                raise InvalidInput(f"{op!r} is no op of this store")
+            return False
+    return True
+
+
+def _run_reads(sql: Callable[..., Any], now: int, ops: Sequence[Op]) -> list[Any]:
+    sql("BEGIN")
+    try:
+        return [ALL_READS[type(op)](sql, now, op) for op in ops]
+    finally:
+        sql("COMMIT")
+
+
+def _run_batch(transaction: Transaction, ops: Sequence[Op], replay: list[msgspec.Raw] | None) -> list[Any]:
+    results: list[Any] = []
+    for place, op in enumerate(ops):
+        if (read := ALL_READS.get(type(op))) is not None:
+            transaction.ledger.flush()
+            results.append(read(transaction.sql, transaction.now, op))
+        elif replay is not None:
+            results.append(msgspec.msgpack.decode(replay[place], type=type(op).result))
+        else:
+            results.append(MOVES[type(op)](transaction, op))
+    return results
+
+
+def _digest(ops: Sequence[Op]) -> bytes:
+    return hashlib.blake2b(msgspec.json.encode(ops), digest_size=16).digest()
+
+
+def _recall(transaction: Transaction, request: Request) -> list[msgspec.Raw] | None:
+    """What this request answered when it came before, if it did."""
+    found = transaction.sql("SELECT digest, results FROM requests WHERE id = ?", (request.request_id,)).get
+    if found is None:
+        return None
+    digest, results = found
+    if digest != _digest(request.ops):
+        raise RequestReused(f"request id {request.request_id!r} was used before, for other ops: give each write its own")
+    return msgspec.msgpack.decode(results, type=list[msgspec.Raw])
+
+
+def _remember(transaction: Transaction, request: Request) -> None:
+    """Keep what the writes answered: versions and times, never values."""
+    answers = [
+        None if type(op) in ALL_READS else result for op, result in zip(request.ops, request.results, strict=True)
+    ]
+    transaction.sql(
+        "INSERT INTO requests VALUES (?, ?, ?, ?)",
+        (request.request_id, _digest(request.ops), msgspec.msgpack.encode(answers), transaction.now),
+    )
+    transaction.sql(
+        "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE at < ? LIMIT 10)", (transaction.now - REQUESTS_KEPT,)
+    )
+
+
+def _as_store_error(error: BotWireError | OSError, path: str) -> BotWireError:
+    return error if isinstance(error, BotWireError) else StoreUnavailable(f"{path}: {error}")
+
+
+def _reopen(path: str, durability: Durability) -> SQLiteStore:
+    return SQLiteStore(path, durability=durability)
+
+
+# ── forks ───────────────────────────────────────────────────────────────────────────────────────────
+
+_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store._after_fork()  # pyright: ignore[reportPrivateUsage]  # the module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# ── async ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class AsyncSQLiteStore:
+    """The same store for an event loop.
+
+    Single gets run in place: they are faster than a change of threads. Everything else runs on threads, and
+    writes that come at the same time share a commit.
+    """
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self.store = store
+        self._pending: list[tuple[Request, asyncio.Future[None]]] = []
+        self._gate = threading.Lock()
+        self._writing = False
+        self._threads: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
+            self._pid, self._writing, self._pending, self._gate = os.getpid(), False, [], threading.Lock()
+            self._threads = ThreadPoolExecutor(4, thread_name_prefix="botwire")
+        return self._threads
+
+    async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
+        """As `SQLiteStore.execute`. A cancelled write may have been applied."""
+        loop = asyncio.get_running_loop()
+        if len(ops) == 1 and type(ops[0]) is Get and self.store.path != ":memory:":
+            return self.store.execute(ops)
+        if is_read_only(ops):
+            return await loop.run_in_executor(self._pool(), self.store.execute, ops)
+        pool = self._pool()
+        request, done = Request(ops, request_id), loop.create_future()
+        with self._gate:
+            self._pending.append((request, done))
+            start, self._writing = not self._writing, True
+        if start:
+            pool.submit(self._write_pending)
+        await done
+        return request.answer()
+
+    def _write_pending(self) -> None:
+        """Commit what has gathered, until nothing has."""
+        while True:
+            with self._gate:
+                pending, self._pending = self._pending, []
+                if not pending:
+                    self._writing = False
+                    return
+            try:
+                self.store.submit([request for request, _ in pending])
+            except BotWireError as error:
+                for request, _ in pending:
+                    request.error = error
+            for _, done in pending:
+                _resolve(done)
+
+    async def wait(self, namespace: str, cursor: str, timeout: float, *, subtree: bool = False) -> bool:
+        """As `SQLiteStore.wait`."""
+        from botwire.ops import Changes
+
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        with self.store._signals.waiting_async(namespace, subtree=subtree) as waiter:  # pyright: ignore[reportPrivateUsage]  # its twin
+            while True:
+                waiter.clear()
+                page = (await self.execute([Changes(namespace, cursor, subtree=subtree, limit=1)]))[0]
+                if page.changes:
+                    return True
+                try:
+                    await asyncio.wait_for(waiter.wait(), max(0.0, deadline - loop.time()))
+                except TimeoutError:
+                    return False
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+        await asyncio.get_running_loop().run_in_executor(None, self.store.close)
+
+
+def _resolve(done: asyncio.Future[None]) -> None:
+    def finish() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    try:
+        done.get_loop().call_soon_threadsafe(finish)
+    except RuntimeError:  # the loop was closed while its write was under way: nobody is left to tell
+        return

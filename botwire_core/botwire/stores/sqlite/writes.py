@@ -1,0 +1,594 @@
+"""What the writing ops do, each as a function of a transaction.
+
+A function checks everything before it changes anything: an op that stands alone needs no savepoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from msgspec import json
+
+from botwire import revisions
+from botwire.errors import Conflict, InvalidInput, TooLarge
+from botwire.ops import (
+    MICROSECONDS,
+    NO_META,
+    Append,
+    Clear,
+    Configure,
+    Delete,
+    Edit,
+    NamespaceInfo,
+    NewMessage,
+    Op,
+    Policy,
+    Put,
+    Removed,
+    Stamp,
+    Touch,
+    Trim,
+)
+from botwire.revisions import PastRevision
+
+from . import ledger as kinds
+from .ledger import Ledger, Namespace
+from .reads import describe, message_id_place, place_range
+
+SWEPT_PER_WRITE = 8  # expired items and old deletions that a write clears away
+TRIMMED_PER_WRITE = 256  # change rows
+TRIM_EVERY = 64  # versions
+
+_ITEM = "SELECT version, value, created, updated, expires, meta, past FROM items WHERE namespace = ? AND key = ?"
+_INSERT = "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE = (
+    "UPDATE items SET version=?, value=?, created=?, updated=?, expires=?, meta=?, past=? WHERE namespace=? AND key=?"
+)
+
+Row = tuple[int, bytes | None, int, int, int | None, bytes | None, bytes | None]
+
+
+class Transaction:
+    """What a write works with: the connection, the namespace rows, and the time."""
+
+    __slots__ = ("ledger", "now", "sql")
+
+    def __init__(self, sql: Callable[..., Any], ledger: Ledger) -> None:
+        self.sql = sql
+        self.ledger = ledger
+        self.now = ledger.now
+
+    def open(self, name: str) -> Namespace:
+        """The namespace, ready to be written to, after a little sweeping."""
+        row = self.ledger.open(name)
+        if row.sweep_at and row.sweep_at <= self.now:
+            sweep(self, row)
+        if row.version % TRIM_EVERY == 0 and row.version > row.feed_floor:
+            trim_feed(self, row)
+        return row
+
+    def start_conversation(self, namespace: Namespace, name: str) -> int:
+        """A new, empty conversation; its id."""
+        self.ledger.store(namespace)
+        namespace.conversations += 1
+        new: int = self.sql(
+            "INSERT INTO conversations (namespace, name, messages, bytes, version, created, updated) "
+            "VALUES (?, ?, 0, 0, 0, 0, 0) RETURNING id",
+            (namespace.id, name),
+        ).get
+        return new
+
+
+# ── items ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def put(txn: Transaction, op: Put) -> Stamp:
+    """Set a value."""
+    namespace = txn.open(op.namespace)
+    value = bytes(op.raw)
+    _check_size(value, namespace.policy)
+    row: Row | None = txn.sql(_ITEM, (namespace.id, op.key)).get
+    live = row is not None and row[1] is not None
+    if row is not None and live and row[4] is not None and row[4] <= txn.now:
+        row, live = expire(txn, namespace, op.key, row), False
+    if op.if_version is not None:
+        _compare(op.namespace, op.key, op.if_version, row[0] if row is not None and live else 0)
+    expires = op.expires if op.ttl is None else txn.now + round(op.ttl * MICROSECONDS)
+    meta = None if op.meta is NO_META else revisions.write_meta(op.meta)
+    if row is None:
+        return _insert(txn, namespace, op, value, expires, meta)
+    pushed = _push(txn, namespace, row, keep=op.history)
+    growth = _size(value, meta) - _size(row[1], row[5]) + pushed.growth
+    txn.ledger.admit(namespace, items=0 if live else 1, size=growth)
+    version, updated = txn.ledger.take(namespace, kinds.SET, op.key)
+    created = row[2] if live else updated
+    txn.sql(_UPDATE, (version, value, created, updated, expires, meta, pushed.packed, namespace.id, op.key))
+    if pushed.spilled or pushed.over:
+        _spill(txn, namespace, op.key, pushed)
+    namespace.bytes += growth
+    namespace.items += not live
+    if expires is not None:
+        namespace.due(expires)
+    return Stamp(version, created, updated, expires)
+
+
+def _insert(txn: Transaction, namespace: Namespace, op: Put, value: bytes, expires: int | None, meta: bytes | None) -> Stamp:
+    size = len(op.key.encode()) + _size(value, meta)
+    txn.ledger.admit(namespace, items=1, size=size)
+    version, updated = txn.ledger.take(namespace, kinds.SET, op.key)
+    txn.sql(_INSERT, (namespace.id, op.key, version, value, updated, updated, expires, meta, None))
+    namespace.items += 1
+    namespace.bytes += size
+    if expires is not None:
+        namespace.due(expires)
+    return Stamp(version, updated, updated, expires)
+
+
+def delete(txn: Transaction, op: Delete) -> Stamp | None:
+    """Delete a key; its past stays, unless history is off."""
+    found = _live(txn, op.namespace, op.key, op.if_version)
+    if found is None:
+        return None
+    namespace, row = found
+    txn.ledger.admit(namespace)
+    version, updated = _bury(txn, namespace, op.key, row, kinds.DELETED, keep=op.history)
+    return Stamp(version, row[2], updated)
+
+
+def touch(txn: Transaction, op: Touch) -> Stamp | None:
+    """Set when a key expires."""
+    found = _live(txn, op.namespace, op.key, op.if_version)
+    if found is None:
+        return None
+    namespace, row = found
+    expires = None if op.ttl is None else txn.now + round(op.ttl * MICROSECONDS)
+    if expires == row[4]:
+        return Stamp(row[0], row[2], row[3], expires)
+    past = revisions.unpack(row[6])
+    past.since = past.since or row[0]
+    packed = revisions.pack(past)
+    txn.ledger.admit(namespace)
+    version, _ = txn.ledger.take(namespace, kinds.TOUCHED, op.key)
+    txn.sql(_UPDATE, (version, row[1], row[2], row[3], expires, row[5], packed, namespace.id, op.key))
+    namespace.bytes += len(packed or b"") - len(row[6] or b"")
+    if expires is not None:
+        namespace.due(expires)
+    return Stamp(version, row[2], row[3], expires)
+
+
+def _live(txn: Transaction, name: str, key: str, if_version: int | None) -> tuple[Namespace, Row] | None:
+    """The namespace and the row of a key that has a value, after compare-and-set; `None` if there is nothing to change."""
+    row: Row | None = None
+    if txn.ledger.find(name) is not None:
+        namespace = txn.open(name)
+        row = txn.sql(_ITEM, (namespace.id, key)).get
+        if row is not None and row[1] is not None and row[4] is not None and row[4] <= txn.now:
+            row = expire(txn, namespace, key, row)
+        if row is not None and row[1] is not None:
+            if if_version is not None:
+                _compare(name, key, if_version, row[0])
+            return namespace, row
+    if if_version:
+        _compare(name, key, if_version, 0)
+    return None
+
+
+def expire(txn: Transaction, namespace: Namespace, key: str, row: Row) -> Row | None:
+    """An item past its time becomes a deletion, which takes a version. Returns what is left of its row."""
+    _bury(txn, namespace, key, row, kinds.EXPIRED, keep=True)
+    left: Row | None = txn.sql(_ITEM, (namespace.id, key)).get
+    return left
+
+
+def _bury(txn: Transaction, namespace: Namespace, key: str, row: Row, kind: int, *, keep: bool) -> tuple[int, int]:
+    """Take the value away under a version of its own."""
+    version, updated = txn.ledger.take(namespace, kind, key)
+    bury_at(txn, namespace, key, row, version, updated, keep=keep)
+    return version, updated
+
+
+def bury_at(
+    txn: Transaction, namespace: Namespace, key: str, row: Row, version: int, updated: int, *, keep: bool
+) -> None:
+    """Take the value away: the row stays for its past, or goes if there is none to keep."""
+    pushed = _push(txn, namespace, row, keep=keep)
+    namespace.items -= 1
+    namespace.bytes += pushed.growth - _size(row[1], row[5])
+    if pushed.spilled or pushed.over:
+        _spill(txn, namespace, key, pushed)
+    if pushed.empty:
+        txn.sql("DELETE FROM items WHERE namespace = ? AND key = ?", (namespace.id, key))
+        namespace.bytes -= len(key.encode()) + len(pushed.packed or b"")
+        namespace.forget(version, updated)
+        return
+    txn.sql(_UPDATE, (version, None, row[2], updated, None, None, pushed.packed, namespace.id, key))
+    namespace.due(updated + round((namespace.policy.max_age or 0) * MICROSECONDS))
+
+
+class _Pushed(NamedTuple):
+    """What a row's past becomes when the row changes."""
+
+    packed: bytes | None
+    spilled: list[PastRevision]
+    """To be moved to rows of their own."""
+    over: int
+    """How many of the oldest such rows must go."""
+    empty: bool
+    """Whether nothing is left of the past."""
+    growth: int
+    """In bytes, before the oldest rows go."""
+
+
+def _push(txn: Transaction, namespace: Namespace, row: Row, *, keep: bool) -> _Pushed:
+    past = revisions.unpack(row[6])
+    spilled, over = revisions.push(past, (row[0], row[3], row[4], row[5], row[1]), txn.now, namespace.policy, keep=keep)
+    packed = revisions.pack(past)
+    growth = len(packed or b"") - len(row[6] or b"")
+    if spilled:
+        growth += sum(_size(value, meta) for _, _, _, meta, value in spilled)
+    return _Pushed(packed, spilled, over, not past.revisions and not past.spilled, growth)
+
+
+def _spill(txn: Transaction, namespace: Namespace, key: str, pushed: _Pushed) -> None:
+    for version, updated, expires, meta, value in pushed.spilled:
+        txn.sql(
+            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (namespace.id, key, version, updated, expires, meta, value),
+        )
+    if pushed.over:
+        gone = txn.sql(
+            "DELETE FROM revisions WHERE rowid IN "
+            "(SELECT rowid FROM revisions WHERE namespace = ? AND key = ? ORDER BY version LIMIT ?) "
+            "RETURNING coalesce(length(value), 0) + coalesce(length(meta), 0)",
+            (namespace.id, key, pushed.over),
+        ).fetchall()
+        namespace.bytes -= sum(size for (size,) in gone)
+
+
+def _compare(namespace: str, key: str, wanted: int, current: int) -> None:
+    if wanted != current:
+        state = f"is at version {current}" if current else "does not exist"
+        raise Conflict(f"{key!r} in {namespace!r} {state}, not at {wanted}: read it again and decide anew", current)
+
+
+def _size(value: bytes | None, meta: bytes | None) -> int:
+    return len(value or b"") + len(meta or b"")
+
+
+def _check_size(value: bytes, policy: Policy) -> None:
+    limit = policy.max_value_bytes or 0
+    if len(value) > limit:
+        raise TooLarge(
+            f"the value takes {len(value):,} bytes as JSON: the limit is {limit:,}; split it, or raise max_value_bytes"
+        )
+
+
+# ── sweeping ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sweep(txn: Transaction, namespace: Namespace) -> None:
+    """Clear away a few expired items and a few deletions whose past is over its age."""
+    expired = txn.sql(
+        "SELECT key FROM items WHERE namespace = ? AND expires <= ? ORDER BY expires LIMIT ?",
+        (namespace.id, txn.now, SWEPT_PER_WRITE),
+    ).fetchall()
+    for (key,) in expired:
+        expire(txn, namespace, key, txn.sql(_ITEM, (namespace.id, key)).get)
+    max_age = round((namespace.policy.max_age or 0) * MICROSECONDS)
+    old = txn.sql(
+        "SELECT key, version, updated, past FROM items WHERE namespace = ? AND value IS NULL AND updated <= ? "
+        "ORDER BY updated LIMIT ?",
+        (namespace.id, txn.now - max_age, SWEPT_PER_WRITE),
+    ).fetchall()
+    for key, version, updated, packed in old:
+        txn.sql("DELETE FROM items WHERE namespace = ? AND key = ?", (namespace.id, key))
+        spilled = txn.sql(
+            "DELETE FROM revisions WHERE namespace = ? AND key = ? "
+            "RETURNING coalesce(length(value), 0) + coalesce(length(meta), 0)",
+            (namespace.id, key),
+        ).fetchall()
+        namespace.bytes -= len(key.encode()) + len(packed or b"") + sum(size for (size,) in spilled)
+        namespace.forget(version, updated)
+    next_expiry, next_deletion = txn.sql(
+        "SELECT (SELECT min(expires) FROM items WHERE namespace = ?1 AND expires IS NOT NULL), "
+        "(SELECT min(updated) FROM items WHERE namespace = ?1 AND value IS NULL)",
+        (namespace.id,),
+    ).get
+    namespace.sweep_at = 0
+    if next_expiry is not None:
+        namespace.due(next_expiry)
+    if next_deletion is not None:
+        namespace.due(next_deletion + max_age)
+    txn.ledger.mark_dirty(namespace)
+
+
+def trim_feed(txn: Transaction, namespace: Namespace) -> None:
+    """Let go of a few changes that are over the feed's length or age."""
+    policy = namespace.policy
+    too_many = namespace.version - (policy.feed or 0)
+    too_old = txn.now - round((policy.feed_max_age or 0) * MICROSECONDS)
+    oldest = txn.sql(
+        "SELECT version, updated, sequence FROM changes WHERE namespace = ? AND version > ? ORDER BY version LIMIT ?",
+        (namespace.id, namespace.feed_floor, TRIMMED_PER_WRITE),
+    ).fetchall()
+    gone = [(version, sequence) for version, updated, sequence in oldest if version <= too_many or updated < too_old]
+    if not gone:
+        return
+    version, sequence = gone[-1]
+    txn.sql("DELETE FROM changes WHERE namespace = ? AND version <= ?", (namespace.id, version))
+    if sequence >= txn.ledger.sequence:
+        txn.sql("UPDATE store SET sequence = max(sequence, ?)", (sequence,))
+    namespace.feed_floor, namespace.feed_trimmed = version, sequence
+    txn.ledger.trimmed = max(txn.ledger.trimmed, sequence)
+    txn.ledger.mark_dirty(namespace)
+
+
+# ── conversations ───────────────────────────────────────────────────────────────────────────────────
+
+
+def append(txn: Transaction, op: Append) -> list[Stamp]:
+    """Append messages. Those whose id is there already answer with the version they have."""
+    if not op.messages:
+        return []
+    namespace = txn.open(op.namespace)
+    for message in op.messages:
+        _check_size(bytes(message.raw), namespace.policy)
+    row = txn.sql(
+        "SELECT id, version, created FROM conversations WHERE namespace = ? AND name = ?", (namespace.id, op.conversation)
+    ).get
+    conversation, last, created = row or (0, 0, 0)
+    if op.if_version is not None and op.if_version != last:
+        raise Conflict(f"conversation {op.conversation!r} in {op.namespace!r} is at version {last}, not {op.if_version}", last)
+    known = _known_messages(txn, conversation, op)
+    fresh = _fresh(op.messages, known)
+    if not fresh:
+        return [known[str(message.id)] for message in op.messages]
+    size = sum(_message_size(message) for message in fresh)
+    txn.ledger.admit(namespace, writes=len(fresh), size=size)
+    if not row:
+        conversation = txn.start_conversation(namespace, op.conversation)
+    stamps = [_append_one(txn, namespace, conversation, op.conversation, message) for message in fresh]
+    txn.sql(
+        "UPDATE conversations SET messages = messages + ?, bytes = bytes + ?, version = ?, created = ?, updated = ? "
+        "WHERE id = ?",
+        (len(fresh), size, stamps[-1].version, created or stamps[0].updated, stamps[-1].updated, conversation),
+    )
+    namespace.messages += len(fresh)
+    namespace.bytes += size
+    if namespace.policy.messages or namespace.policy.messages_max_age:
+        _retain(txn, namespace, conversation)
+    if len(fresh) == len(op.messages):
+        return stamps
+    known.update({str(message.id): stamp for message, stamp in zip(fresh, stamps, strict=True) if message.id is not None})
+    unnamed = iter([stamp for message, stamp in zip(fresh, stamps, strict=True) if message.id is None])
+    return [next(unnamed) if message.id is None else known[message.id] for message in op.messages]
+
+
+def _known_messages(txn: Transaction, conversation: int, op: Append) -> dict[str, Stamp]:
+    known: dict[str, Stamp] = {}
+    for message in op.messages:
+        if message.id is None or not conversation:
+            continue
+        row = txn.sql(
+            "SELECT place & 4294967295, created, value, edited FROM messages WHERE place >> 32 = ? AND id = ?",
+            (conversation, message.id),
+        ).get
+        if row is None:
+            continue
+        version, created, value, edited = row
+        if value != bytes(message.raw) and edited is None:
+            raise Conflict(
+                f"message {message.id!r} is in conversation {op.conversation!r} already, with another value: "
+                "use `edit` to change it, or another id",
+                version,
+            )
+        known[message.id] = Stamp(version, created, created)
+    return known
+
+
+def _fresh(messages: list[NewMessage], known: dict[str, Stamp]) -> list[NewMessage]:
+    fresh: list[NewMessage] = []
+    by_id: dict[str, bytes] = {}
+    for message in messages:
+        if message.id is None:
+            fresh.append(message)
+        elif message.id in by_id:
+            if by_id[message.id] != bytes(message.raw):
+                raise InvalidInput(f"message id {message.id!r} occurs twice in one append, with different values")
+        elif message.id not in known:
+            by_id[message.id] = bytes(message.raw)
+            fresh.append(message)
+    return fresh
+
+
+def _append_one(txn: Transaction, namespace: Namespace, conversation: int, name: str, message: NewMessage) -> Stamp:
+    version, updated = txn.ledger.take(namespace, kinds.APPENDED, name)
+    said = updated if message.at is None else message.at
+    txn.sql(
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, NULL, 0, ?)",
+        (conversation << 32 | version, message.id, said, message.role, message.author, bytes(message.raw)),
+    )
+    return Stamp(version, said, updated)
+
+
+def _message_size(message: NewMessage) -> int:
+    return len(bytes(message.raw)) + sum(len(name.encode()) for name in (message.id, message.role, message.author) if name)
+
+
+_MESSAGE_SIZE = (
+    "length(value) + coalesce(length(CAST(id AS BLOB)), 0) + coalesce(length(CAST(role AS BLOB)), 0) "
+    "+ coalesce(length(CAST(author AS BLOB)), 0)"
+)
+
+
+def _retain(txn: Transaction, namespace: Namespace, conversation: int) -> None:
+    """Let go of messages over the policy's number or age."""
+    policy = namespace.policy
+    low, high = place_range(conversation)
+    if policy.messages:
+        count = txn.sql("SELECT messages FROM conversations WHERE id = ?", (conversation,)).get
+        if count > policy.messages:
+            _drop_messages(txn, namespace, conversation, "place BETWEEN ? AND ? ORDER BY place LIMIT ?", (low, high, count - policy.messages))  # fmt: skip
+    if policy.messages_max_age:
+        oldest = txn.now - round(policy.messages_max_age * MICROSECONDS)
+        _drop_messages(txn, namespace, conversation, "place BETWEEN ? AND ? AND created < ?", (low, high, oldest))
+
+
+def _drop_messages(txn: Transaction, namespace: Namespace, conversation: int, which: str, bindings: tuple[Any, ...]) -> int:
+    gone = txn.sql(
+        f"DELETE FROM messages WHERE place IN (SELECT place FROM messages WHERE {which}) RETURNING {_MESSAGE_SIZE}",
+        bindings,
+    ).fetchall()
+    size = sum(each for (each,) in gone)
+    txn.sql("UPDATE conversations SET messages = messages - ?, bytes = bytes - ? WHERE id = ?", (len(gone), size, conversation))
+    namespace.messages -= len(gone)
+    namespace.bytes -= size
+    txn.ledger.mark_dirty(namespace)
+    return len(gone)
+
+
+def find_conversation(txn: Transaction, namespace: Namespace, name: str) -> int | None:
+    """The id of a conversation."""
+    found: int | None = txn.sql(
+        "SELECT id FROM conversations WHERE namespace = ? AND name = ?", (namespace.id, name)
+    ).get
+    return found
+
+
+def edit(txn: Transaction, op: Edit) -> Stamp | None:
+    """Replace one message where it stands."""
+    if txn.ledger.find(op.namespace) is None:
+        return None
+    namespace = txn.open(op.namespace)
+    _check_size(bytes(op.raw), namespace.policy)
+    conversation = find_conversation(txn, namespace, op.conversation)
+    place = None if conversation is None else message_id_place(txn.sql, conversation, op.id)
+    if place is None:
+        return None
+    before, created = txn.sql(f"SELECT {_MESSAGE_SIZE}, created FROM messages WHERE place = ?", (place,)).get
+    given = None if op.id.startswith("#") else op.id
+    growth = _message_size(NewMessage(op.raw, given, op.role, op.author)) - before
+    txn.ledger.admit(namespace, size=growth)
+    version, updated = txn.ledger.take(namespace, kinds.EDITED, op.conversation)
+    txn.sql(
+        "UPDATE messages SET value = ?, role = ?, author = ?, edited = ?, redacted = ? WHERE place = ?",
+        (bytes(op.raw), op.role, op.author, updated, int(op.redacted), place),
+    )
+    txn.sql("UPDATE conversations SET bytes = bytes + ?, updated = ? WHERE id = ?", (growth, updated, conversation))
+    namespace.bytes += growth
+    return Stamp(version, created, updated)
+
+
+def trim(txn: Transaction, op: Trim) -> Removed:
+    """Remove messages."""
+    if txn.ledger.find(op.namespace) is None:
+        return Removed()
+    namespace = txn.open(op.namespace)
+    conversation = find_conversation(txn, namespace, op.conversation)
+    if conversation is None:
+        return Removed()
+    which, bindings = _which_messages(txn, conversation, op)
+    if not txn.sql(f"SELECT EXISTS (SELECT 1 FROM messages WHERE {which})", bindings).get:
+        return Removed()
+    txn.ledger.admit(namespace)
+    version, _ = txn.ledger.take(namespace, kinds.TRIMMED, op.conversation)
+    return Removed(version, 0, _drop_messages(txn, namespace, conversation, which, bindings))
+
+
+def _which_messages(txn: Transaction, conversation: int, op: Trim) -> tuple[str, tuple[Any, ...]]:
+    low, high = place_range(conversation)
+    if op.ids is not None:
+        places = [message_id_place(txn.sql, conversation, each) for each in op.ids]
+        return "place IN (SELECT value FROM json_each(?))", (json.encode([place for place in places if place is not None]).decode(),)
+    if op.older_than is not None:
+        return "place BETWEEN ? AND ? AND created < ?", (low, high, op.older_than)
+    count = txn.sql("SELECT messages FROM conversations WHERE id = ?", (conversation,)).get
+    return "place BETWEEN ? AND ? ORDER BY place LIMIT ?", (low, high, max(0, count - (op.keep or 0)))
+
+
+def drop_conversation(txn: Transaction, namespace: Namespace, conversation: int) -> int:
+    """Delete a conversation whole."""
+    low, high = place_range(conversation)
+    count, size = txn.sql("SELECT messages, bytes FROM conversations WHERE id = ?", (conversation,)).get
+    txn.sql("DELETE FROM messages WHERE place BETWEEN ? AND ?", (low, high))
+    txn.sql("DELETE FROM conversations WHERE id = ?", (conversation,))
+    namespace.messages -= count
+    namespace.bytes -= size
+    namespace.conversations -= 1
+    txn.ledger.mark_dirty(namespace)
+    return int(count)
+
+
+# ── whole namespaces ────────────────────────────────────────────────────────────────────────────────
+
+
+def clear(txn: Transaction, op: Clear) -> Removed:
+    """Delete everything, or one conversation, under one version."""
+    if txn.ledger.find(op.namespace) is None:
+        return Removed()
+    namespace = txn.open(op.namespace)
+    if op.conversation is not None:
+        conversation = find_conversation(txn, namespace, op.conversation)
+        if conversation is None:
+            return Removed()
+        txn.ledger.admit(namespace)
+        version, _ = txn.ledger.take(namespace, kinds.CLEARED, op.conversation)
+        return Removed(version, 0, drop_conversation(txn, namespace, conversation))
+    if not namespace.items and not namespace.conversations:
+        return Removed()
+    txn.ledger.admit(namespace)
+    version, updated = txn.ledger.take(namespace, kinds.CLEARED, None)
+    items = _bury_all(txn, namespace, version, updated)
+    found = txn.sql("SELECT id FROM conversations WHERE namespace = ?", (namespace.id,)).fetchall()
+    return Removed(version, items, sum(drop_conversation(txn, namespace, each) for (each,) in found))
+
+
+def _bury_all(txn: Transaction, namespace: Namespace, version: int, updated: int) -> int:
+    count, after = 0, ""
+    while True:
+        rows = txn.sql(
+            "SELECT key, version, value, created, updated, expires, meta, past FROM items "
+            "WHERE namespace = ? AND key > ? AND value IS NOT NULL ORDER BY key LIMIT 500",
+            (namespace.id, after),
+        ).fetchall()
+        if not rows:
+            return count
+        for key, *columns in rows:
+            row: Row = tuple(columns)  # type: ignore[assignment]  # the columns of _ITEM, in its order
+            bury_at(txn, namespace, key, row, version, updated, keep=True)
+        count += len(rows)
+        after = rows[-1][0]
+
+
+def configure(txn: Transaction, op: Configure) -> NamespaceInfo:
+    """Set the policy of a namespace, or the store's."""
+    if op.namespace == "":
+        own = op.policy.over(kinds.read_policy(txn.sql("SELECT policy FROM store").get))
+        txn.ledger.flush()
+        txn.sql("UPDATE store SET policy = ?", (json.encode(own),))
+        txn.ledger.forget_namespaces()
+        return describe(txn.sql, txn.now, "")
+    namespace = txn.ledger.open(op.namespace)
+    own = op.policy.over(namespace.own_policy)
+    txn.ledger.store(namespace)
+    txn.sql("UPDATE namespaces SET policy = ? WHERE id = ?", (json.encode(own), namespace.id))
+    namespace.own_policy, namespace.policy = own, own.over(txn.ledger.defaults)
+    namespace.due(txn.now)
+    txn.ledger.mark_dirty(namespace)
+    txn.ledger.flush()
+    return describe(txn.sql, txn.now, op.namespace)
+
+
+WRITES: dict[type[Op], Callable[[Transaction, Any], Any]] = {
+    Put: put,
+    Delete: delete,
+    Touch: touch,
+    Append: append,
+    Edit: edit,
+    Trim: trim,
+    Clear: clear,
+    Configure: configure,
+}
+
+__all__ = ["WRITES", "Transaction"]
