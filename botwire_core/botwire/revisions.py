@@ -1,12 +1,13 @@
 """What an item was: how its past is packed, kept, and read. Pure functions, shared by every store.
 
 The newest past values travel packed inside the item's row, so that a write touches one place; when they take
-more than `PACKED_BYTES`, the oldest of them move to rows of their own ("spilled").
+more than `PACKED_BYTES`, the older ones move out together, as a page in a row of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -14,26 +15,47 @@ from msgspec import Raw, Struct
 from .errors import HistoryExpired
 from .ops import MICROSECONDS, NO_META, Item, Meta, Policy, Revision
 
-PACKED_BYTES = 2_000
+PACKED_BYTES = 3_000  # with a usual value and its key, a row still fits into one 4 KiB page of a file
 _NULL = Raw(b"null")
 
 
-class Past(Struct, array_like=True):
-    """A key's past, newest first. A revision is kept as `(version, updated, expires, meta, value)`; no value: deleted."""
+PastRevision = tuple[int, int, int | None, bytes | None, bytes | None]
+"""A revision as it is kept: `(version, updated, expires, meta, value)`. No value: deleted."""
 
-    revisions: list[tuple[int, int, int | None, bytes | None, bytes | None]] = []
+
+class Page(Struct, array_like=True, frozen=True):
+    """What a row knows of revisions that have moved out: the newest one's version, how many, and their bytes."""
+
+    version: int
+    count: int
+    size: int
+
+
+class Past(Struct, array_like=True):
+    """A key's past, newest first."""
+
+    revisions: list[PastRevision] = []
     complete: bool = True
     """Whether it reaches back to the key's beginning."""
-    spilled: int = 0
-    """How many older revisions stand in rows of their own."""
+    pages: list[Page] = []
+    """Older revisions, newest page first."""
     since: int = 0
     """The version since which the item is what it is, if a touch has given it a newer one."""
 
 
-PastRevision = tuple[int, int, int | None, bytes | None, bytes | None]
+class Pushed(NamedTuple):
+    """What a past becomes when its item changes."""
+
+    packed: bytes | None
+    moved: tuple[int, bytes] | None
+    """A page to be stored, by the version of its newest revision."""
+    dropped: list[Page]
+    """Pages to be deleted."""
+
 
 _unpack = msgspec.msgpack.Decoder(Past).decode
 _pack = msgspec.msgpack.Encoder().encode
+_unpack_page = msgspec.msgpack.Decoder(list[PastRevision]).decode
 _meta = msgspec.json.Decoder(Meta).decode
 
 
@@ -44,7 +66,7 @@ def unpack(packed: bytes | None) -> Past:
 
 def pack(past: Past) -> bytes | None:
     """The past for a row; `None` when there is nothing to say."""
-    return None if past.complete and not (past.revisions or past.spilled or past.since) else _pack(past)
+    return None if past.complete and not (past.revisions or past.pages or past.since) else _pack(past)
 
 
 def read_meta(text: bytes | None) -> Meta:
@@ -57,45 +79,59 @@ def write_meta(meta: Meta) -> bytes | None:
     return None if meta == NO_META else msgspec.json.encode(meta)
 
 
-def push(past: Past, was: PastRevision, now: int, policy: Policy, *, keep: bool) -> tuple[list[PastRevision], int]:
-    """Put what the item was on top of its past, and let go of what is over the limits.
+def unpack_pages(pages: Iterable[bytes]) -> list[PastRevision]:
+    """The revisions of some pages, newest page first."""
+    return [revision for page in pages for revision in _unpack_page(page)]
 
-    Returns the revisions to move to rows of their own, and how many of the oldest such rows must go.
-    """
+
+def push(past: Past, was: PastRevision, now: int, policy: Policy, *, keep: bool) -> Pushed:
+    """Put what the item was on top of its past, and let go of what is over the limits."""
     limit = (policy.history or 0) if keep else 0
     if past.since:
         was, past.since = (past.since, *was[1:]), 0
-    past.revisions.insert(0, was)
-    kept = min(len(past.revisions), limit)
-    oldest_allowed = now - round((policy.max_age or 0) * MICROSECONDS)
-    while kept > 1 and past.revisions[kept - 2][1] < oldest_allowed:  # superseded when the next one came
+    revisions = past.revisions
+    revisions.insert(0, was)
+    length = len(revisions)
+    kept = min(length, limit)
+    oldest_allowed = now - int((policy.max_age or 0) * MICROSECONDS)
+    while kept > 1 and revisions[kept - 2][1] < oldest_allowed:  # superseded when the next one came
         kept -= 1
-    if cut := kept < len(past.revisions):
-        del past.revisions[kept:]
-    spilled = spill(past)
-    allowed = 0 if cut else max(0, limit - len(past.revisions))  # rows of their own are older than what was cut
-    over = max(0, past.spilled - allowed)
-    past.spilled -= over
-    if cut or over:
+    if cut := kept < length:
+        del revisions[kept:]
         past.complete = False
-    return spilled, over
+    packed = pack(past)
+    if packed is None or (len(packed) <= PACKED_BYTES and not past.pages):
+        return Pushed(packed, None, [])
+    moved = move_out(past) if len(packed) > PACKED_BYTES else None
+    dropped = _drop_pages(past, 0 if cut else limit)  # pages are older than what was cut
+    return Pushed(pack(past), moved, dropped)
 
 
-def spill(past: Past) -> list[PastRevision]:
-    """Take out of a past what does not fit into a row; returns the revisions for rows of their own."""
-    spilled = _overflow(past.revisions)
-    past.spilled += len(spilled)
-    return spilled
+def _drop_pages(past: Past, limit: int) -> list[Page]:
+    dropped: list[Page] = []
+    count = len(past.revisions) + sum(page.count for page in past.pages)
+    while past.pages and count - past.pages[-1].count >= limit:
+        count -= past.pages[-1].count
+        dropped.append(past.pages.pop())
+        past.complete = False
+    return dropped
 
 
-def _overflow(revisions: list[PastRevision]) -> list[PastRevision]:
-    size = sum(16 + len(value or b"") + len(meta or b"") for _, _, _, meta, value in revisions)
-    spilled: list[PastRevision] = []
-    while revisions and size > PACKED_BYTES:
-        oldest = revisions.pop()
-        size -= 16 + len(oldest[4] or b"") + len(oldest[3] or b"")
-        spilled.append(oldest)
-    return spilled
+def move_out(past: Past) -> tuple[int, bytes] | None:
+    """Make a page of the older part of a past that takes too many bytes: half of them go, so that it is seldom done."""
+    size, kept = 0, 0
+    for _, _, _, meta, value in past.revisions:
+        size += 16 + len(value or b"") + len(meta or b"")
+        if size > PACKED_BYTES // 2:
+            break
+        kept += 1
+    older = past.revisions[kept:]
+    if not older:
+        return None
+    del past.revisions[kept:]
+    packed = _pack(older)
+    past.pages.insert(0, Page(older[0][0], len(older), len(packed)))
+    return older[0][0], packed
 
 
 def readable(current: PastRevision, past: Sequence[PastRevision], complete: bool, now: int, policy: Policy) -> tuple[list[PastRevision], bool]:

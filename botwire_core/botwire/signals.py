@@ -28,10 +28,13 @@ class Signals:
         self._poller: threading.Thread | None = None
         self._stop = threading.Event()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiters)
+
     def notify(self, namespaces: set[str]) -> None:
         """Wake everyone who waits for one of these namespaces, or for a subtree that holds it."""
-        if not self._waiters:
-            return
         with self._lock:
             wakes = [
                 wake

@@ -91,8 +91,11 @@ class Commits:
             self._finish(group, own)
 
     def _finish(self, group: list[Request], own: list[Request]) -> None:
-        undone = [request for request in group if not request.done and request not in own]
         with self._gate:
+            if group is own and not self._queue:  # the lone caller, mostly
+                self._busy = False
+                return
+            undone = [request for request in group if not request.done and request not in own]
             self._queue.extendleft(reversed(undone))
             successor = next((request for request in self._queue if request.turn is not None), None)
             if successor is None:

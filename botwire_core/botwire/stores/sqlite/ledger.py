@@ -108,7 +108,10 @@ class Ledger:
         if data_version != self._data_version or len(self._known) > _MAX_KNOWN:
             self.forget()
             self._load_store()
-            self._data_version = data_version
+
+    def committed(self) -> None:
+        """What is known stands, until this number of the file changes by somebody else's commit."""
+        self._data_version = self._connection.data_version()
 
     def forget(self) -> None:
         """Know nothing: after a rollback, or when others have written."""

@@ -28,7 +28,7 @@ from botwire.ops import (
 from botwire.revisions import Past
 
 from .ledger import Namespace, read_policy
-from .reads import _MESSAGE, READS, Sql, message_of, place_range, scope, spilled_revisions, view
+from .reads import _MESSAGE, READS, Sql, message_of, place_range, scope, older_revisions, view
 from .writes import _MESSAGE_SIZE, WRITES, Transaction, drop_conversation, find_conversation
 
 # ── dump ────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,7 +60,7 @@ def _dump_items(sql: Sql, now: int, op: Dump, after: str) -> DumpPage:
     records: list[DumpRecord] = []
     for key, created, packed, *current in rows:
         past = revisions.unpack(packed)
-        older = spilled_revisions(sql, namespace.id, key, past)
+        older = older_revisions(sql, namespace.id, key, past)
         if current[4] is not None and current[2] is not None and current[2] <= now:
             current = [current[0], current[2], None, None, None]  # expired, but not swept yet
         kept, complete = revisions.readable(
@@ -157,18 +157,19 @@ def _load_item(txn: Transaction, namespace: Namespace, record: ItemRecord) -> No
     if not record.revisions:
         raise InvalidInput(f"the record of {record.key!r} has no revision")
     current, *past = [revisions.packed(revision) for revision in record.revisions]
-    packed_past = Past(past, record.complete, 0, record.since)
-    spilled = revisions.spill(packed_past)
-    packed = revisions.pack(packed_past)
+    whole = Past(past, record.complete, [], record.since)
+    packed = revisions.pack(whole)
+    moved = revisions.move_out(whole) if len(packed or b"") > revisions.PACKED_BYTES else None
+    packed = revisions.pack(whole)
     version, updated, expires, meta, value = current
     txn.sql(
         "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (namespace.id, record.key, version, value, record.created, updated, expires, meta, packed),
     )
-    for each in spilled:
-        txn.sql("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)", (namespace.id, record.key, *each))
+    if moved is not None:
+        txn.sql("INSERT INTO revisions VALUES (?, ?, ?, ?)", (namespace.id, record.key, *moved))
     namespace.items += value is not None
-    texts = [record.key.encode(), value, meta, packed, *(part for each in spilled for part in each[3:])]
+    texts = [record.key.encode(), value, meta, packed, moved[1] if moved else None]
     namespace.bytes += sum(len(text) for text in texts if text is not None)
     namespace.version = max(namespace.version, version)
     namespace.due(txn.now)
@@ -277,14 +278,12 @@ def _erase_part(txn: Transaction, op: Erase) -> Erased:
         ).get
         if found is None:
             return Erased()
-        spilled = txn.sql(
-            "DELETE FROM revisions WHERE namespace = ? AND key = ? "
-            "RETURNING coalesce(length(value), 0) + coalesce(length(meta), 0)",
-            (namespace.id, op.key),
+        pages = txn.sql(
+            "DELETE FROM revisions WHERE namespace = ? AND key = ? RETURNING length(page)", (namespace.id, op.key)
         ).fetchall()
         items, size = found
         namespace.items -= items
-        namespace.bytes -= size + sum(each for (each,) in spilled)
+        namespace.bytes -= size + sum(each for (each,) in pages)
     else:
         conversation = find_conversation(txn, namespace, str(op.conversation))
         if conversation is None:

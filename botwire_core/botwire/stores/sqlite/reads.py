@@ -127,21 +127,20 @@ def _revisions(sql: Sql, now: int, namespace: View, key: str) -> tuple[list[Past
         return [], True, 0, 0
     *current, packed, created = row
     past = revisions.unpack(packed)
-    older = spilled_revisions(sql, namespace.id, key, past)
+    older = older_revisions(sql, namespace.id, key, past)
     everything = [*past.revisions, *older]
     kept, complete = revisions.readable(tuple(current), everything, past.complete, now, namespace.policy)  # type: ignore[arg-type]
     return kept, complete, created, past.since or row[0]
 
 
-def spilled_revisions(sql: Sql, namespace: int, key: str, past: Past) -> list[PastRevision]:
-    """The part of a past that stands in rows of its own, newest first."""
-    if not past.spilled:
+def older_revisions(sql: Sql, namespace: int, key: str, past: Past) -> list[PastRevision]:
+    """The part of a past that stands in pages of its own, newest first."""
+    if not past.pages:
         return []
-    rows: list[PastRevision] = sql(
-        "SELECT version, updated, expires, meta, value FROM revisions WHERE namespace = ? AND key = ? ORDER BY version DESC",
-        (namespace, key),
+    pages = sql(
+        "SELECT page FROM revisions WHERE namespace = ? AND key = ? ORDER BY version DESC", (namespace, key)
     ).fetchall()
-    return rows
+    return revisions.unpack_pages(page for (page,) in pages)
 
 
 def history(sql: Sql, now: int, op: History) -> list[Revision]:

@@ -76,6 +76,7 @@ class SQLiteStore:
         self._memory_lock = threading.RLock()
         self._signals = Signals(self._poll, POLL)
         self._polled = -1
+        self._erased = False
         self._failure: BotWireError | None = None
         self._closed = False
 
@@ -260,9 +261,10 @@ class SQLiteStore:
                 if request.error is None:
                     request.error = told
         else:
-            if touched:
+            if self._signals.wanted and touched:
                 self._signals.notify(touched)
-            if any(isinstance(op, Erase) for request in requests for op in request.ops):
+            if self._erased:
+                self._erased = False
                 self._scrub(requests)
         for request in requests:
             request.done = True
@@ -279,6 +281,7 @@ class SQLiteStore:
                 self._apply(transaction, request)
             touched = ledger.flush()
             sql("COMMIT")
+            ledger.committed()
         except BaseException as error:
             if writer.in_transaction:
                 sql("ROLLBACK")
@@ -297,9 +300,11 @@ class SQLiteStore:
         alone = len(request.ops) == 1 and request.request_id is None
         try:
             if alone:  # a single op checks everything before it changes anything
-                request.results = [MOVES[type(request.ops[0])](transaction, request.ops[0])]
+                op = request.ops[0]
+                request.results = [MOVES[type(op)](transaction, op)]
             else:
                 self._apply_batch(transaction, request)
+            self._erased = self._erased or any(type(op) is Erase for op in request.ops)
         except BotWireError as error:
             request.error = error
 

@@ -6,7 +6,7 @@ A function checks everything before it changes anything: an op that stands alone
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import json
 
@@ -30,7 +30,7 @@ from botwire.ops import (
     Touch,
     Trim,
 )
-from botwire.revisions import PastRevision
+from botwire.revisions import Pushed
 
 from . import ledger as kinds
 from .ledger import Ledger, Namespace
@@ -98,14 +98,14 @@ def put(txn: Transaction, op: Put) -> Stamp:
     meta = None if op.meta is NO_META else revisions.write_meta(op.meta)
     if row is None:
         return _insert(txn, namespace, op, value, expires, meta)
-    pushed = _push(txn, namespace, row, keep=op.history)
-    growth = _size(value, meta) - _size(row[1], row[5]) + pushed.growth
+    pushed, growth, _ = _push(txn, namespace, row, keep=op.history)
+    growth += _size(value, meta) - _size(row[1], row[5])
     txn.ledger.admit(namespace, items=0 if live else 1, size=growth)
     version, updated = txn.ledger.take(namespace, kinds.SET, op.key)
     created = row[2] if live else updated
     txn.sql(_UPDATE, (version, value, created, updated, expires, meta, pushed.packed, namespace.id, op.key))
-    if pushed.spilled or pushed.over:
-        _spill(txn, namespace, op.key, pushed)
+    if pushed.moved or pushed.dropped:
+        _store_pages(txn, namespace, op.key, pushed)
     namespace.bytes += growth
     namespace.items += not live
     if expires is not None:
@@ -192,12 +192,12 @@ def bury_at(
     txn: Transaction, namespace: Namespace, key: str, row: Row, version: int, updated: int, *, keep: bool
 ) -> None:
     """Take the value away: the row stays for its past, or goes if there is none to keep."""
-    pushed = _push(txn, namespace, row, keep=keep)
+    pushed, growth, nothing_left = _push(txn, namespace, row, keep=keep)
     namespace.items -= 1
-    namespace.bytes += pushed.growth - _size(row[1], row[5])
-    if pushed.spilled or pushed.over:
-        _spill(txn, namespace, key, pushed)
-    if pushed.empty:
+    namespace.bytes += growth - _size(row[1], row[5])
+    if pushed.moved or pushed.dropped:
+        _store_pages(txn, namespace, key, pushed)
+    if nothing_left:
         txn.sql("DELETE FROM items WHERE namespace = ? AND key = ?", (namespace.id, key))
         namespace.bytes -= len(key.encode()) + len(pushed.packed or b"")
         namespace.forget(version, updated)
@@ -206,44 +206,24 @@ def bury_at(
     namespace.due(updated + round((namespace.policy.max_age or 0) * MICROSECONDS))
 
 
-class _Pushed(NamedTuple):
-    """What a row's past becomes when the row changes."""
-
-    packed: bytes | None
-    spilled: list[PastRevision]
-    """To be moved to rows of their own."""
-    over: int
-    """How many of the oldest such rows must go."""
-    empty: bool
-    """Whether nothing is left of the past."""
-    growth: int
-    """In bytes, before the oldest rows go."""
-
-
-def _push(txn: Transaction, namespace: Namespace, row: Row, *, keep: bool) -> _Pushed:
+def _push(txn: Transaction, namespace: Namespace, row: Row, *, keep: bool) -> tuple[Pushed, int, bool]:
+    """What a row's past becomes when the row changes, by how many bytes it grows, and whether nothing is left of it."""
     past = revisions.unpack(row[6])
-    spilled, over = revisions.push(past, (row[0], row[3], row[4], row[5], row[1]), txn.now, namespace.policy, keep=keep)
-    packed = revisions.pack(past)
-    growth = len(packed or b"") - len(row[6] or b"")
-    if spilled:
-        growth += sum(_size(value, meta) for _, _, _, meta, value in spilled)
-    return _Pushed(packed, spilled, over, not past.revisions and not past.spilled, growth)
+    was = (row[0], row[3], row[4], row[5], row[1])
+    pushed = revisions.push(past, was, txn.now, namespace.policy, keep=keep)
+    growth = len(pushed.packed or b"") - len(row[6] or b"")
+    if pushed.moved is not None:
+        growth += len(pushed.moved[1])
+    for page in pushed.dropped:
+        growth -= page.size
+    return pushed, growth, not past.revisions and not past.pages
 
 
-def _spill(txn: Transaction, namespace: Namespace, key: str, pushed: _Pushed) -> None:
-    for version, updated, expires, meta, value in pushed.spilled:
-        txn.sql(
-            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (namespace.id, key, version, updated, expires, meta, value),
-        )
-    if pushed.over:
-        gone = txn.sql(
-            "DELETE FROM revisions WHERE rowid IN "
-            "(SELECT rowid FROM revisions WHERE namespace = ? AND key = ? ORDER BY version LIMIT ?) "
-            "RETURNING coalesce(length(value), 0) + coalesce(length(meta), 0)",
-            (namespace.id, key, pushed.over),
-        ).fetchall()
-        namespace.bytes -= sum(size for (size,) in gone)
+def _store_pages(txn: Transaction, namespace: Namespace, key: str, pushed: Pushed) -> None:
+    if pushed.moved is not None:
+        txn.sql("INSERT INTO revisions VALUES (?, ?, ?, ?)", (namespace.id, key, *pushed.moved))
+    for page in pushed.dropped:
+        txn.sql("DELETE FROM revisions WHERE namespace = ? AND key = ? AND version = ?", (namespace.id, key, page.version))
 
 
 def _compare(namespace: str, key: str, wanted: int, current: int) -> None:
@@ -283,12 +263,10 @@ def sweep(txn: Transaction, namespace: Namespace) -> None:
     ).fetchall()
     for key, version, updated, packed in old:
         txn.sql("DELETE FROM items WHERE namespace = ? AND key = ?", (namespace.id, key))
-        spilled = txn.sql(
-            "DELETE FROM revisions WHERE namespace = ? AND key = ? "
-            "RETURNING coalesce(length(value), 0) + coalesce(length(meta), 0)",
-            (namespace.id, key),
+        pages = txn.sql(
+            "DELETE FROM revisions WHERE namespace = ? AND key = ? RETURNING length(page)", (namespace.id, key)
         ).fetchall()
-        namespace.bytes -= len(key.encode()) + len(packed or b"") + sum(size for (size,) in spilled)
+        namespace.bytes -= len(key.encode()) + len(packed or b"") + sum(size for (size,) in pages)
         namespace.forget(version, updated)
     next_expiry, next_deletion = txn.sql(
         "SELECT (SELECT min(expires) FROM items WHERE namespace = ?1 AND expires IS NOT NULL), "

@@ -46,15 +46,12 @@ CREATE TABLE items (
 CREATE INDEX items_expiring ON items (namespace, expires) WHERE expires IS NOT NULL;
 CREATE INDEX items_deleted ON items (namespace, updated) WHERE value IS NULL;
 
--- Past values that no longer fit into the item's row.
+-- Past values that no longer fit into the item's row, several to a page.
 CREATE TABLE revisions (
     namespace   INTEGER NOT NULL,
     key         TEXT NOT NULL,
-    version     INTEGER NOT NULL,
-    updated     INTEGER NOT NULL,
-    expires     INTEGER,
-    meta        BLOB,
-    value       BLOB,
+    version     INTEGER NOT NULL,            -- of the newest revision in the page
+    page        BLOB NOT NULL,               -- packed: botwire.revisions
     UNIQUE (namespace, key, version)
 );
 
