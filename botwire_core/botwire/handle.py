@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from .errors import InvalidInput
@@ -51,7 +50,7 @@ class Handle:
         if self.author is not None:
             check_name(self.author, "author")
         if store is None:
-            opening.address(self._url or os.environ.get("BOTWIRE_URL"), self._durability)
+            opening.check(self._url, self._durability)
 
     def _acquire(self) -> opening.Shared:
         shared = self._shared = opening.acquire(self._url, self._durability, self)

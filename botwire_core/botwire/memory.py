@@ -42,6 +42,7 @@ from .ops import (
     Touch,
 )
 from .stores.base import Store
+from .values import decode
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -149,7 +150,7 @@ class Memory(Handle):
             item = self.ask(Get(self.namespace, key, *flows.moment_fields(as_of)))
         if item is None:
             return default
-        return values.decode(item.raw) if type is None else values.decode_as(item.raw, type)
+        return decode(item.raw) if type is None else values.decode_as(item.raw, type)
 
     def item(self, key: str, *, as_of: Moment = None) -> Item | None:
         """The key with all that stands beside its value: version, times, tags, author. `None` if it is not there."""

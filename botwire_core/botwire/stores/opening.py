@@ -82,12 +82,16 @@ def _sqlite_place(url: str, rest: str) -> str:
     return ":memory:" if path == ":memory:" else os.path.realpath(path)
 
 
+def check(url: str | None, durability: str | None) -> None:
+    """Raise `InvalidInput` if the URL or the durability means nothing, without opening anything."""
+    if (url, durability) not in _asked:
+        address(url, durability)
+
+
 def acquire(url: str | None, durability: str | None, user: object) -> Shared:
     """The store of a URL, shared within the process; `user` is counted as one of its users."""
     asked = (os.environ.get("BOTWIRE_URL") if url is None else url, durability)
-    shared = _asked.get(asked) if _is_stable(asked[0]) else None
-    if shared is None:
-        shared = _acquire(*asked)
+    shared = _asked.get(asked) or _acquire(*asked)
     shared.users.add(id(user))
     return shared
 

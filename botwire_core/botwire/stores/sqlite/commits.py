@@ -28,12 +28,6 @@ class Request:
         self.leads = False
         self.turn: threading.Lock | None = None  # held while its thread sleeps
 
-    def answer(self) -> list[Any]:
-        """The results, or the error raised."""
-        if self.error is not None:
-            raise self.error
-        return self.results
-
 
 class Commits:
     """Groups requests and has `run` commit each group.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,11 @@ from botwire.errors import (
     StoreUnavailable,
 )
 
+from .turnstile import PAUSE
+
 Durability = Literal["full", "relaxed"]
 
-BUSY_TIMEOUT = 10_000  # milliseconds; processes of botwire queue at the turnstile, so only strangers make us wait here
+BUSY_TIMEOUT = 10.0  # seconds; those who write much queue at the turnstile instead
 READER_MMAP = 256 * 1024 * 1024  # bytes
 CHECKPOINT_PAGES = 1_000
 
@@ -32,7 +35,7 @@ def connect(path: str, durability: Durability, *, reader: bool = False) -> apsw.
     """Open the file, which `schema` must have prepared, for writing or as one of many readers."""
     access = apsw.SQLITE_OPEN_READONLY if reader else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     connection = apsw.Connection(path, flags=access)
-    connection.set_busy_timeout(BUSY_TIMEOUT)
+    connection.set_busy_timeout(round(BUSY_TIMEOUT * 1_000))
     connection.execute("PRAGMA temp_store = memory")
     if reader:
         connection.execute(f"PRAGMA mmap_size = {READER_MMAP}")
@@ -45,6 +48,24 @@ def connect(path: str, durability: Durability, *, reader: bool = False) -> apsw.
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute("PRAGMA secure_delete = on")
     return connection
+
+
+class Patience:
+    """Waits for SQLite's lock in small steps: its own handler sleeps up to 100 ms at a time, and starves beside a
+    process that writes flat out."""
+
+    def __init__(self, when_busy: Callable[[], None]) -> None:
+        self._when_busy = when_busy
+        self._deadline = 0.0
+
+    def __call__(self, tries: int) -> bool:
+        """Called by SQLite while the lock is taken; False gives up."""
+        now = time.monotonic()
+        if tries == 0:
+            self._when_busy()
+            self._deadline = now + BUSY_TIMEOUT
+        time.sleep(PAUSE)
+        return now < self._deadline
 
 
 def abandon(connection: apsw.Connection) -> None:

@@ -23,6 +23,7 @@ ON_CONVERSATION = frozenset({APPENDED, EDITED, TRIMMED})
 DAY = 86_400 * MICROSECONDS
 MAX_VERSION = 2**32 - 1  # a message's place holds its version in 32 bits
 _MAX_KNOWN = 10_000
+INDEXED_TOGETHER = 256  # changes; readers of one namespace's feed look at up to this many of everybody's
 
 _COLUMNS = (
     "id, name, version, created, updated, items, messages, conversations, bytes, day, writes, sweep_at, "
@@ -89,25 +90,29 @@ class Ledger:
         self._dirty: list[Namespace] = []
         self._touched: set[str] = set()
         self._saved: dict[str, Namespace | None] | None = None
-        self._saved_store = (0, 0, 0, 0)
+        self._saved_store = (0, 0, 0, 0, 0)
         self.now = 0
         self.mark = 0
         self.sequence = 0
         self.trimmed = 0
         self.erased = 0
-        self._stored = (0, 0)
+        self.indexed = 0
+        self._stored = (0, 0, 0)
         self.defaults = DEFAULTS
 
     # ── the transaction's frame ──
 
-    def begin(self, now: int) -> None:
-        """Start a transaction, whose lock is held already: drop what others have made untrue."""
+    def begin(self, now: int) -> bool:
+        """Start a transaction, whose lock is held already: drop what others have made untrue. True if others wrote."""
         self.now = now
         self._touched = set()
         data_version = self._connection.data_version()
         if data_version != self._data_version or len(self._known) > _MAX_KNOWN:
+            others_wrote = self._data_version not in (-1, data_version)
             self.forget()
             self._load_store()
+            return others_wrote
+        return False
 
     def committed(self) -> None:
         """What is known stands, until this number of the file changes by somebody else's commit."""
@@ -130,17 +135,18 @@ class Ledger:
 
     def _load_store(self) -> None:
         row: Any = self._sql(
-            "SELECT mark, trimmed, erased, policy, max(sequence, coalesce((SELECT max(sequence) FROM changes), 0)) FROM store"
+            "SELECT mark, trimmed, erased, indexed, policy, "
+            "max(sequence, coalesce((SELECT max(sequence) FROM changes), 0)) FROM store"
         ).get
-        self.mark, self.trimmed, self.erased, policy, self.sequence = row
-        self._stored = (self.mark, self.trimmed)
+        self.mark, self.trimmed, self.erased, self.indexed, policy, self.sequence = row
+        self._stored = (self.mark, self.trimmed, self.indexed)
         self.defaults = read_policy(policy).over(DEFAULTS)
 
     def save(self) -> None:
         """Remember everything as it is, so that `restore` can bring it back. Call it before the savepoint."""
         self.flush()
         self._saved = {}
-        self._saved_store = (self.mark, self.sequence, self.trimmed, self.erased)
+        self._saved_store = (self.mark, self.sequence, self.trimmed, self.erased, self.indexed)
 
     def restore(self) -> None:
         """Undo all since `save`."""
@@ -150,8 +156,8 @@ class Ledger:
             else:
                 self._known[name] = before
         self._dirty = [self._known[each.name] for each in self._dirty if each.name in self._known]
-        self.mark, self.sequence, self.trimmed, self.erased = self._saved_store
-        self._stored = (self.mark, self.trimmed)
+        self.mark, self.sequence, self.trimmed, self.erased, self.indexed = self._saved_store
+        self._stored = (self.mark, self.trimmed, self.indexed)
         self._saved = None
 
     def keep(self) -> None:
@@ -186,10 +192,21 @@ class Ledger:
                 ),
             )
         self._dirty.clear()
-        if self._stored != (self.mark, self.trimmed):
-            self._stored = (self.mark, self.trimmed)
-            self._sql("UPDATE store SET mark = ?, trimmed = ?", self._stored)
+        if self.sequence - self.indexed >= INDEXED_TOGETHER:
+            self.index_feed()
+        if self._stored != (self.mark, self.trimmed, self.indexed):
+            self._stored = (self.mark, self.trimmed, self.indexed)
+            self._sql("UPDATE store SET mark = ?, trimmed = ?, indexed = ?", self._stored)
         return self._touched
+
+    def index_feed(self) -> None:
+        """Enter the newest changes in the index by namespace."""
+        self._sql(
+            "INSERT INTO changes_of_namespace SELECT namespace, version, sequence FROM changes WHERE sequence > ? "
+            "ORDER BY namespace, version",
+            (self.indexed,),
+        )
+        self.indexed = self.sequence
 
     # ── namespaces ──
 
@@ -265,17 +282,16 @@ class Ledger:
         if version > MAX_VERSION:
             raise StoreError(f"namespace {row.name!r} has used up its versions: copy it to a new one")
         updated = row.updated = max(self.now, row.updated)
-        self._count(row, 1)
-        self.sequence += 1
-        self._sql("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", (self.sequence, row.id, version, updated, kind, name))
-        return version, updated
-
-    def _count(self, row: Namespace, writes: int) -> None:
         day = self.now // DAY
         if day != row.day:
             row.day, row.writes = day, 0
-        row.writes += writes
-        self.mark_dirty(row)
+        row.writes += 1
+        if not row.dirty:
+            row.dirty = True
+            self._dirty.append(row)
+        self.sequence += 1
+        self._sql("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", (self.sequence, row.id, version, updated, kind, name))
+        return version, updated
 
     def mark_dirty(self, row: Namespace) -> None:
         """Have the row written back."""
@@ -283,9 +299,11 @@ class Ledger:
             row.dirty = True
             self._dirty.append(row)
 
-    def admit(self, row: Namespace, *, writes: int = 1, items: int = 0, size: int = 0) -> None:
+    def admit(self, row: Namespace, writes: int = 1, items: int = 0, size: int = 0) -> None:
         """Raise `RateLimited` or `QuotaExceeded` if this much more does not fit."""
         policy = row.policy
+        if not (policy.writes_per_day or policy.max_items or policy.max_bytes):
+            return
         if policy.writes_per_day:
             today = self.now // DAY
             used = row.writes if row.day == today else 0

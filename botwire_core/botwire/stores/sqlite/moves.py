@@ -29,7 +29,7 @@ from botwire.revisions import Past
 
 from .ledger import Namespace, read_policy
 from .reads import _MESSAGE, READS, Sql, message_of, place_range, scope, older_revisions, view
-from .writes import _MESSAGE_SIZE, WRITES, Transaction, drop_conversation, find_conversation
+from .writes import _MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conversation, find_conversation
 
 # ── dump ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,7 +242,9 @@ def erase(txn: Transaction, op: Erase) -> Erased:
 def _erase_namespace(txn: Transaction, namespace: Namespace) -> None:
     for (conversation,) in txn.sql("SELECT id FROM conversations WHERE namespace = ?", (namespace.id,)).fetchall():
         drop_conversation(txn, namespace, conversation)
-    for table in ("items", "revisions", "changes"):
+    txn.ledger.index_feed()
+    drop_changes(txn, namespace, namespace.version)
+    for table in ("items", "revisions"):
         txn.sql(f"DELETE FROM {table} WHERE namespace = ?", (namespace.id,))
     txn.sql("DELETE FROM namespaces WHERE id = ?", (namespace.id,))
     txn.ledger.drop(namespace)
@@ -298,7 +300,8 @@ def _forget_feed(txn: Transaction, namespace: Namespace) -> None:
     namespace.version += 1
     namespace.updated = max(txn.now, namespace.updated)
     namespace.forget(namespace.version, namespace.updated)
-    txn.sql("DELETE FROM changes WHERE namespace = ?", (namespace.id,))
+    txn.ledger.index_feed()
+    drop_changes(txn, namespace, namespace.version)
     namespace.feed_floor = namespace.version
     namespace.feed_trimmed = txn.ledger.cut()
     txn.ledger.mark_dirty(namespace)

@@ -371,6 +371,16 @@ def changes(sql: Sql, now: int, op: Changes) -> ChangePage:
     return _changes_below(sql, op) if op.subtree else _changes_in(sql, op)
 
 
+_FEED = (
+    "SELECT c.version, c.updated, c.kind, c.name FROM changes_of_namespace f JOIN changes c ON c.sequence = f.sequence "
+    "WHERE f.namespace = ? AND f.version > ? ORDER BY f.version LIMIT ?"
+)
+_FEED_END = (  # what the index does not know yet is newer than all that it knows
+    "SELECT version, updated, kind, name FROM changes WHERE sequence > (SELECT indexed FROM store) "
+    "AND namespace = ? AND version > ? ORDER BY sequence LIMIT ?"
+)
+
+
 def _changes_in(sql: Sql, op: Changes) -> ChangePage:
     namespace = view(sql, op.namespace)
     mark = sql("SELECT mark FROM store").get
@@ -381,10 +391,9 @@ def _changes_in(sql: Sql, op: Changes) -> ChangePage:
     _check_position(position, floor, head, op)
     if namespace is None:
         return ChangePage([], cursors.feed(head, subtree=False))
-    rows = sql(
-        "SELECT version, updated, kind, name FROM changes WHERE namespace = ? AND version > ? ORDER BY version LIMIT ?",
-        (namespace.id, position, op.limit + 1),
-    ).fetchall()
+    rows = sql(_FEED, (namespace.id, position, op.limit + 1)).fetchall()
+    if len(rows) <= op.limit:
+        rows += sql(_FEED_END, (namespace.id, position, op.limit + 1 - len(rows))).fetchall()
     found = [
         _change(kind, version, updated, cursors.feed(version, subtree=False), name, op.namespace)
         for version, updated, kind, name in rows[: op.limit]

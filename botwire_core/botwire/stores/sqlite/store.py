@@ -19,17 +19,19 @@ from typing import Any
 
 import apsw
 import msgspec
+from msgspec import Raw
 
 from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreUnavailable
-from botwire.ops import MAX_OPS, Erase, Erased, Get, Item, Op
+from botwire.ops import MAX_OPS, NO_META, Erase, Erased, Get, Item, Op
+from botwire.revisions import read_meta
 from botwire.signals import Signals
 
 from .commits import Commits, Request
-from .connection import Durability, abandon, connect, in_our_words, translated
+from .connection import Durability, Patience, abandon, connect, in_our_words, translated
 from .ledger import Ledger
 from .migrations import old_backups, prepare
 from .moves import ALL_READS, MOVES
-from .reads import GET, NAMESPACE_ID, item_of
+from .reads import GET, NAMESPACE_ID
 from .turnstile import NoTurnstile, Turnstile
 from .writes import Transaction
 
@@ -60,6 +62,7 @@ class SQLiteStore:
     def __init__(self, path: str = ":memory:", *, durability: Durability = "full", clock: Clock = system_clock) -> None:
         self.path = path
         self.durability: Durability = durability
+        self.in_memory = path == ":memory:"
         self._clock = clock
         self._opening = threading.RLock()
         self._start()
@@ -71,7 +74,7 @@ class SQLiteStore:
         self._ledger: Ledger | None = None
         self._readers: deque[apsw.Cursor] = deque()
         self._ids: dict[str, int] = {}
-        self._turnstile = NoTurnstile("") if self.path == ":memory:" else Turnstile(self.path)
+        self._turnstile = NoTurnstile("") if self.in_memory else Turnstile(self.path)
         self._commits = Commits(self._run_group)
         self._memory_lock = threading.RLock()
         self._signals = Signals(self._poll, POLL)
@@ -100,12 +103,13 @@ class SQLiteStore:
             except BaseException:
                 writer.close()
                 raise
+        writer.set_busy_handler(Patience(self._turnstile.others_write))
         self._ledger = Ledger(writer)
         self._sql = writer.cursor().execute
         return writer
 
     def _turnstile_or_error(self) -> Turnstile:
-        if self.path == ":memory:":
+        if self.in_memory:
             return self._turnstile
         if os.path.isdir(self.path) or not os.path.isdir(os.path.dirname(os.path.abspath(self.path))):
             raise apsw.CantOpenError("unable to open database file")
@@ -141,7 +145,7 @@ class SQLiteStore:
         return f"SQLiteStore({self.path!r}, durability={self.durability!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.path == ":memory:" or self._clock is not system_clock:
+        if self.in_memory or self._clock is not system_clock:
             raise TypeError("a store in memory cannot be pickled: it lives in this process alone; give it a file")
         return _reopen, (self.path, self.durability)
 
@@ -149,14 +153,19 @@ class SQLiteStore:
 
     def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
         """Run the ops in order, all or nothing: see `botwire.stores.base.Store`."""
-        if len(ops) == 1 and type(ops[0]) is Get and ops[0].as_of is None and ops[0].as_of_time is None:
-            return [self._get(ops[0])]
+        if len(ops) == 1:
+            op = ops[0]
+            if type(op) is Get and op.as_of is None and op.as_of_time is None:
+                return [self._get(op)]
         if is_read_only(ops):
             return self._read(ops)
+        if self._writer is None or self._failure is not None:
+            self._check_writable()
         request = Request(ops, request_id)
-        self._writable()
         self._commits.submit([request])
-        return request.answer()
+        if request.error is not None:
+            raise request.error
+        return request.results
 
     def wait(self, namespace: str, cursor: str, timeout: float, *, subtree: bool = False) -> bool:
         """Block until there may be changes behind the cursor, or the time is up."""
@@ -177,10 +186,9 @@ class SQLiteStore:
 
     def _get(self, op: Get) -> Item | None:
         """The most frequent read, with nothing in its way."""
-        if self._writer is None:
-            self.open()
-        if self.path == ":memory:":
-            return self._read([op])[0]  # type: ignore[no-any-return]  # the result of a Get
+        if self.in_memory or self._writer is None:
+            found: Item | None = self._read([op])[0]
+            return found
         try:
             cursor = self._readers.pop()
         except IndexError:
@@ -194,11 +202,16 @@ class SQLiteStore:
         except apsw.Error as error:
             raise in_our_words(error, self.path) from error
         finally:
-            self._give_back(cursor)
+            self._readers.append(cursor)
         if row is None:
             op.check_names()
             return None
-        return item_of(row, op.key, self._clock(), op.namespace)
+        value, version, created, updated, expires, meta = row
+        if value is None or (expires is not None and expires <= self._clock()):
+            return None
+        if meta is None:
+            return Item(Raw(value), op.key, version, created, updated, expires, NO_META, op.namespace)
+        return Item(Raw(value), op.key, version, created, updated, expires, read_meta(meta), op.namespace)
 
     def _look_up(self, cursor: apsw.Cursor, op: Get) -> int | None:
         op.check_names()
@@ -213,7 +226,7 @@ class SQLiteStore:
         """Run reading ops against one moment of the file."""
         if self._writer is None:
             self.open()
-        if self.path == ":memory:":
+        if self.in_memory:
             with self._memory_lock, translated(self.path):
                 return _run_reads(self._sql, self._clock(), ops)
         try:
@@ -239,21 +252,26 @@ class SQLiteStore:
 
     # ── writing ──
 
-    def _writable(self) -> None:
-        if self._writer is None:
-            self.open()
+    def _check_writable(self) -> None:
+        self.open()
         if self._failure is not None:
             raise self._failure
 
     def submit(self, requests: list[Request]) -> None:
         """Have several requests committed together; each holds its own answer."""
-        self._writable()
+        self._check_writable()
         self._commits.submit(requests)
 
     def _run_group(self, requests: list[Request]) -> None:
         """Commit a group; every request is done afterwards, unless this thread was interrupted before the commit."""
         try:
-            with self._turnstile, self._memory_lock:
+            if self.in_memory:
+                with self._memory_lock:
+                    touched = self._commit(requests)
+            elif self._turnstile.needed:
+                with self._turnstile:
+                    touched = self._commit(requests)
+            else:
                 touched = self._commit(requests)
         except (BotWireError, apsw.Error, OSError) as error:
             told = in_our_words(error, self.path) if isinstance(error, apsw.Error) else _as_store_error(error, self.path)
@@ -275,7 +293,8 @@ class SQLiteStore:
             raise StoreUnavailable(f"the store {self.path} is closed: open a new one")
         try:
             sql("BEGIN IMMEDIATE")
-            ledger.begin(self._clock())
+            if ledger.begin(self._clock()):
+                self._turnstile.others_write()
             transaction = Transaction(sql, ledger)
             for request in requests:
                 self._apply(transaction, request)
@@ -329,7 +348,7 @@ class SQLiteStore:
         for backup in old_backups(self.path):
             backup.unlink(missing_ok=True)
         with self._turnstile, self._memory_lock:
-            busy = self.path != ":memory:" and not self._truncate_log()
+            busy = not self.in_memory and not self._truncate_log()
         for request in requests:
             request.results = [
                 msgspec.structs.replace(result, pending=busy) if isinstance(result, Erased) else result
@@ -344,7 +363,7 @@ class SQLiteStore:
         except apsw.BusyError:
             return False
         finally:
-            self._writer.set_busy_timeout(10_000)
+            self._writer.set_busy_handler(Patience(self._turnstile.others_write))
         return not busy
 
     # ── what other processes write ──
@@ -357,7 +376,7 @@ class SQLiteStore:
         return None if first else names
 
     def _changed_since(self, sequence: int) -> tuple[int, set[str]]:
-        if self.path == ":memory:":
+        if self.in_memory:
             return sequence, set()  # nobody else can write to it
         cursor = self._readers.pop() if self._readers else self._open_reader()
         try:
@@ -484,7 +503,7 @@ class AsyncSQLiteStore:
     async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
         """As `SQLiteStore.execute`. A cancelled write may have been applied."""
         loop = asyncio.get_running_loop()
-        if len(ops) == 1 and type(ops[0]) is Get and self.store.path != ":memory:":
+        if len(ops) == 1 and type(ops[0]) is Get and not self.store.in_memory:
             return self.store.execute(ops)
         if is_read_only(ops):
             return await loop.run_in_executor(self._pool(), self.store.execute, ops)
@@ -496,7 +515,9 @@ class AsyncSQLiteStore:
         if start:
             pool.submit(self._write_pending)
         await done
-        return request.answer()
+        if request.error is not None:
+            raise request.error
+        return request.results
 
     def _write_pending(self) -> None:
         """Commit what has gathered, until nothing has."""

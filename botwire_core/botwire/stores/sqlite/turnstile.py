@@ -3,6 +3,10 @@
 SQLite's busy-waiting is unfair: a process that writes flat out can starve another completely. With two file
 locks nobody is passed over: take `queue`, take `turn`, let go of `queue`, write, let go of `turn`. Whoever
 has just written finds the next one holding `queue`.
+
+A process that is alone need not queue. It starts to when it finds that somebody else has written or is writing,
+and stops when it has been alone for a while. Until then it is SQLite's own lock that keeps the two apart, and the
+other one, polling for it quickly, soon gets in between.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ if sys.platform != "win32":
     import fcntl
 
 TIMEOUT = 30.0  # seconds
-_PAUSE = 0.000_05  # seconds between two looks at a lock: flock has no time-out of its own
+QUEUED_FOR = 1.0  # seconds that a process goes on queueing after it last saw another one write
+PAUSE = 0.000_05  # seconds between two looks at a lock: flock has no time-out of its own
 
 
 class Turnstile:
@@ -28,6 +33,16 @@ class Turnstile:
         self._path = path
         self._queue: int | None = None
         self._turn: int | None = None
+        self._queued_until = 0.0
+
+    def others_write(self) -> None:
+        """Another process was seen to write: queue from now on, for a while."""
+        self._queued_until = time.monotonic() + QUEUED_FOR
+
+    @property
+    def needed(self) -> bool:
+        """Whether others have been seen to write lately."""
+        return time.monotonic() < self._queued_until
 
     def __enter__(self) -> None:
         if self._turn is None or self._queue is None:
@@ -56,6 +71,11 @@ class Turnstile:
 class NoTurnstile(Turnstile):
     """For stores that no other process can see."""
 
+    @property
+    def needed(self) -> bool:
+        """Never: there are no others."""
+        return False
+
     def __enter__(self) -> None:
         return None
 
@@ -83,7 +103,7 @@ else:
     def _wait_for(descriptor: int, path: str) -> None:
         deadline = time.monotonic() + TIMEOUT
         while True:
-            time.sleep(_PAUSE)
+            time.sleep(PAUSE)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return

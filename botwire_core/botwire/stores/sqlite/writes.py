@@ -40,13 +40,13 @@ SWEPT_PER_WRITE = 8  # expired items and old deletions that a write clears away
 TRIMMED_PER_WRITE = 256  # change rows
 TRIM_EVERY = 64  # versions
 
-_ITEM = "SELECT version, value, created, updated, expires, meta, past FROM items WHERE namespace = ? AND key = ?"
+_ITEM = "SELECT version, value, created, updated, expires, meta, past, rowid FROM items WHERE namespace = ? AND key = ?"
 _INSERT = "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE = (
-    "UPDATE items SET version=?, value=?, created=?, updated=?, expires=?, meta=?, past=? WHERE namespace=? AND key=?"
+    "UPDATE items SET version=?, value=?, created=?, updated=?, expires=?, meta=?, past=? WHERE rowid=?"
 )
 
-Row = tuple[int, bytes | None, int, int, int | None, bytes | None, bytes | None]
+Row = tuple[int, bytes | None, int, int, int | None, bytes | None, bytes | None, int]
 
 
 class Transaction:
@@ -87,7 +87,8 @@ def put(txn: Transaction, op: Put) -> Stamp:
     """Set a value."""
     namespace = txn.open(op.namespace)
     value = bytes(op.raw)
-    _check_size(value, namespace.policy)
+    if len(value) > (namespace.policy.max_value_bytes or 0):
+        _check_size(value, namespace.policy)
     row: Row | None = txn.sql(_ITEM, (namespace.id, op.key)).get
     live = row is not None and row[1] is not None
     if row is not None and live and row[4] is not None and row[4] <= txn.now:
@@ -100,10 +101,10 @@ def put(txn: Transaction, op: Put) -> Stamp:
         return _insert(txn, namespace, op, value, expires, meta)
     pushed, growth, _ = _push(txn, namespace, row, keep=op.history)
     growth += _size(value, meta) - _size(row[1], row[5])
-    txn.ledger.admit(namespace, items=0 if live else 1, size=growth)
+    txn.ledger.admit(namespace, 1, 0 if live else 1, growth)
     version, updated = txn.ledger.take(namespace, kinds.SET, op.key)
     created = row[2] if live else updated
-    txn.sql(_UPDATE, (version, value, created, updated, expires, meta, pushed.packed, namespace.id, op.key))
+    txn.sql(_UPDATE, (version, value, created, updated, expires, meta, pushed.packed, row[7]))
     if pushed.moved or pushed.dropped:
         _store_pages(txn, namespace, op.key, pushed)
     namespace.bytes += growth
@@ -150,7 +151,7 @@ def touch(txn: Transaction, op: Touch) -> Stamp | None:
     packed = revisions.pack(past)
     txn.ledger.admit(namespace)
     version, _ = txn.ledger.take(namespace, kinds.TOUCHED, op.key)
-    txn.sql(_UPDATE, (version, row[1], row[2], row[3], expires, row[5], packed, namespace.id, op.key))
+    txn.sql(_UPDATE, (version, row[1], row[2], row[3], expires, row[5], packed, row[7]))
     namespace.bytes += len(packed or b"") - len(row[6] or b"")
     if expires is not None:
         namespace.due(expires)
@@ -198,11 +199,11 @@ def bury_at(
     if pushed.moved or pushed.dropped:
         _store_pages(txn, namespace, key, pushed)
     if nothing_left:
-        txn.sql("DELETE FROM items WHERE namespace = ? AND key = ?", (namespace.id, key))
+        txn.sql("DELETE FROM items WHERE rowid = ?", (row[7],))
         namespace.bytes -= len(key.encode()) + len(pushed.packed or b"")
         namespace.forget(version, updated)
         return
-    txn.sql(_UPDATE, (version, None, row[2], updated, None, None, pushed.packed, namespace.id, key))
+    txn.sql(_UPDATE, (version, None, row[2], updated, None, None, pushed.packed, row[7]))
     namespace.due(updated + round((namespace.policy.max_age or 0) * MICROSECONDS))
 
 
@@ -287,19 +288,27 @@ def trim_feed(txn: Transaction, namespace: Namespace) -> None:
     too_many = namespace.version - (policy.feed or 0)
     too_old = txn.now - round((policy.feed_max_age or 0) * MICROSECONDS)
     oldest = txn.sql(
-        "SELECT version, updated, sequence FROM changes WHERE namespace = ? AND version > ? ORDER BY version LIMIT ?",
-        (namespace.id, namespace.feed_floor, TRIMMED_PER_WRITE),
+        "SELECT f.version, c.updated, f.sequence FROM changes_of_namespace f JOIN changes c ON c.sequence = f.sequence "
+        "WHERE f.namespace = ? ORDER BY f.version LIMIT ?",
+        (namespace.id, TRIMMED_PER_WRITE),
     ).fetchall()
     gone = [(version, sequence) for version, updated, sequence in oldest if version <= too_many or updated < too_old]
     if not gone:
         return
     version, sequence = gone[-1]
-    txn.sql("DELETE FROM changes WHERE namespace = ? AND version <= ?", (namespace.id, version))
+    drop_changes(txn, namespace, version)
     if sequence >= txn.ledger.sequence:
         txn.sql("UPDATE store SET sequence = max(sequence, ?)", (sequence,))
     namespace.feed_floor, namespace.feed_trimmed = version, sequence
     txn.ledger.trimmed = max(txn.ledger.trimmed, sequence)
     txn.ledger.mark_dirty(namespace)
+
+
+def drop_changes(txn: Transaction, namespace: Namespace, version: int) -> None:
+    """Delete what the index knows of the namespace's changes up to a version."""
+    of_namespace = "FROM changes_of_namespace WHERE namespace = ? AND version <= ?"
+    txn.sql(f"DELETE FROM changes WHERE sequence IN (SELECT sequence {of_namespace})", (namespace.id, version))
+    txn.sql(f"DELETE {of_namespace}", (namespace.id, version))
 
 
 # ── conversations ───────────────────────────────────────────────────────────────────────────────────
@@ -526,7 +535,7 @@ def _bury_all(txn: Transaction, namespace: Namespace, version: int, updated: int
     count, after = 0, ""
     while True:
         rows = txn.sql(
-            "SELECT key, version, value, created, updated, expires, meta, past FROM items "
+            "SELECT key, version, value, created, updated, expires, meta, past, rowid FROM items "
             "WHERE namespace = ? AND key > ? AND value IS NOT NULL ORDER BY key LIMIT 500",
             (namespace.id, after),
         ).fetchall()

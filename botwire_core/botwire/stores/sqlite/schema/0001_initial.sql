@@ -4,6 +4,7 @@ CREATE TABLE store (
     mark        INTEGER NOT NULL DEFAULT 0,  -- new namespaces start above this version: no old cursor matches again
     sequence    INTEGER NOT NULL DEFAULT 0,  -- change rows are numbered above this, also after the newest are erased
     erased      INTEGER NOT NULL DEFAULT 0,  -- the place of the last erase in that order
+    indexed     INTEGER NOT NULL DEFAULT 0,  -- changes up to this one stand in changes_of_namespace
     trimmed     INTEGER NOT NULL DEFAULT 0,  -- the newest change row that any namespace has let go of
     policy      BLOB                         -- JSON; NULL: the built-in defaults
 );
@@ -64,7 +65,14 @@ CREATE TABLE changes (
     kind        INTEGER NOT NULL,            -- place in ledger.KINDS
     name        TEXT                         -- the key or the conversation
 );
-CREATE UNIQUE INDEX changes_of_namespace ON changes (namespace, version);
+-- … and where a namespace's own changes stand in it. Written some hundred changes at a time: what comes after
+-- store.indexed is found by looking at the log's end.
+CREATE TABLE changes_of_namespace (
+    namespace   INTEGER NOT NULL,
+    version     INTEGER NOT NULL,
+    sequence    INTEGER NOT NULL,
+    PRIMARY KEY (namespace, version)
+) WITHOUT ROWID;
 
 -- Where feeds over a subtree were cut by an erase below it.
 CREATE TABLE feed_cuts (
