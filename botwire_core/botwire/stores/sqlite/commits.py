@@ -7,11 +7,15 @@ when it is committed. Meanwhile the next group gathers. A lone caller leads itse
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from botwire.ops import Op
+
+
+CROWD_DELAY = 0.000_2  # seconds
 
 
 class Request:
@@ -40,6 +44,7 @@ class Commits:
         self._run = run
         self._gate = threading.Lock()
         self._busy = False
+        self._crowd = 0  # how many requests were there at the last commit, in it or waiting
         self._queue: deque[Request] = deque()
 
     def submit(self, requests: list[Request]) -> None:
@@ -52,10 +57,12 @@ class Commits:
                 last.turn = threading.Lock()
                 last.turn.acquire()
                 self._queue.extend(requests)
-        if leading:
-            self._lead(requests, requests)
-        else:
+        if not leading:
             self._wait(requests)
+        elif self._crowd > 1:
+            self._lead(requests + self._gather(len(requests)), requests)
+        else:
+            self._lead(requests, requests)
 
     def _wait(self, requests: list[Request]) -> None:
         last = requests[-1]
@@ -66,10 +73,17 @@ class Commits:
             self._leave(requests)
             raise
         if last.leads:
-            with self._gate:
-                group = list(self._queue)
-                self._queue.clear()
-            self._lead(group, requests)
+            self._lead(self._gather(0), requests)
+
+    def _gather(self, present: int) -> list[Request]:
+        """Take the queue, after giving those whom the last commit has just set free a moment to come back."""
+        deadline = time.perf_counter() + CROWD_DELAY
+        while present + len(self._queue) < self._crowd and time.perf_counter() < deadline:
+            time.sleep(0)  # lets the other threads run
+        with self._gate:
+            group = list(self._queue)
+            self._queue.clear()
+        return group
 
     def _leave(self, requests: list[Request]) -> None:
         """Interrupted while waiting: step out of the queue, and hand on the lead if we were given it."""
@@ -86,6 +100,7 @@ class Commits:
 
     def _finish(self, group: list[Request], own: list[Request]) -> None:
         with self._gate:
+            self._crowd = len(group) + len(self._queue)
             if group is own and not self._queue:  # the lone caller, mostly
                 self._busy = False
                 return
