@@ -1,10 +1,10 @@
 """botwire: the memory that stays. Two lines, no key, no signup, no server.
 
-    from botwire import Memory
+from botwire import Memory
 
-    memory = Memory("user-42")
-    memory.set("coffee", "Ethiopian Yirgacheffe")
-    memory.get("coffee")   # "Ethiopian Yirgacheffe", in every later process too
+memory = Memory("user-42")
+memory.set("coffee", "Ethiopian Yirgacheffe")
+memory.get("coffee")   # "Ethiopian Yirgacheffe", in every later process too
 """
 
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,17 @@ _LAZY = {
     "Conversation": "botwire.conversation",
     "BotWireChatHistory": "botwire_langchain",
 }
-_HOSTED = frozenset({"Channel", "register", "RegistrationRequired", "ChannelNotFound", "PostFailed", "PaymentRequired", "InvalidType"})  # fmt: skip
+_HOSTED = frozenset(
+    [
+        "Channel",
+        "ChannelNotFound",
+        "InvalidType",
+        "PaymentRequired",
+        "PostFailed",
+        "RegistrationRequired",
+        "register",
+    ]
+)
 
 
 def __getattr__(name: str) -> Any:

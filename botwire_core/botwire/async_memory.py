@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from inspect import isawaitable
 from types import TracebackType
@@ -180,7 +180,7 @@ class AsyncMemory(Handle):
             item = await self.item(key)
             value = change(None if item is None else item.value)
             if isawaitable(value):
-                value = await cast("Awaitable[Any]", value)
+                value = await value
             op = flows.updated_op(self.namespace, key, item, value, ttl=ttl, author=author or self.author)
             try:
                 return flows.item_of(op, await self.ask(op))
@@ -333,9 +333,17 @@ class AsyncMemory(Handle):
     ) -> NamespaceInfo:
         """Set what this namespace keeps and how much."""
         policy = flows.policy_of(
-            history, max_age, feed, feed_max_age, max_value_bytes, messages, messages_max_age, max_items, max_bytes,
-            writes_per_day,
-        )  # fmt: skip
+            history,
+            max_age,
+            feed_max_age,
+            messages_max_age,
+            feed=feed,
+            max_value_bytes=max_value_bytes,
+            messages=messages,
+            max_items=max_items,
+            max_bytes=max_bytes,
+            writes_per_day=writes_per_day,
+        )
         info: NamespaceInfo = await self.ask(Configure("" if whole_store else self.namespace, policy))
         return info
 

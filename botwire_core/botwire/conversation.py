@@ -98,7 +98,10 @@ class Conversation:
         return self._memory.run(talks.edit(self.namespace, self.name, message, value))
 
     def redact(self, message: Message | str, text: str = "[redacted]") -> Message:
-        """Blot a message out: its content becomes `text`, its role and tool-call ids stay. `KeyError` if it is not there."""
+        """Blot a message out: its content becomes `text`, its role and tool-call ids stay.
+
+        Raises `NotFound` (a `KeyError`) if it is not there.
+        """
         return self._memory.run(talks.redact(self.namespace, self.name, message, text))
 
     def delete(self, message: Message | str) -> bool:

@@ -18,6 +18,7 @@ from . import values
 from .errors import Conflict, InvalidInput, NotFound
 from .names import check_name, check_tags
 from .ops import (
+    DEFAULTS,
     NO_META,
     Delete,
     Get,
@@ -107,7 +108,9 @@ def get_many(namespace: str, keys: Iterable[str]) -> Flow[dict[str, Any]]:
     return {item.key: item.value for item in results if item is not None}
 
 
-def set_many(namespace: str, entries: Mapping[str, Any], ttl: Ttl, tags: Iterable[str], author: str | None) -> Flow[list[Item]]:
+def set_many(
+    namespace: str, entries: Mapping[str, Any], ttl: Ttl, tags: Iterable[str], author: str | None
+) -> Flow[list[Item]]:
     """Set several values, all or none."""
     if not isinstance(entries, Mapping):
         raise InvalidInput(f"set_many takes a dict of keys and values, not {type(entries).__name__}")
@@ -123,14 +126,18 @@ def increment(namespace: str, key: str, by: float, initial: float, author: str |
     def add(old: Any) -> Any:
         number = initial if old is None else old
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise InvalidInput(f"{key!r} in {namespace!r} holds {str(number)[:60]!r}, which is no number: it cannot be incremented")
+            raise InvalidInput(
+                f"{key!r} in {namespace!r} holds {str(number)[:60]!r}, which is no number: it cannot be incremented"
+            )
         return number + by
 
     item = yield from update(namespace, key, add, author=author)
     return item.value
 
 
-def update(namespace: str, key: str, change: Callable[[Any], Any], *, ttl: Ttl = None, author: str | None = None) -> Flow[Item]:
+def update(
+    namespace: str, key: str, change: Callable[[Any], Any], *, ttl: Ttl = None, author: str | None = None
+) -> Flow[Item]:
     """Read, change, and set if nobody else has in between; else again. What expires goes on expiring when it did."""
     for _ in range(MAX_TRIES):
         [item] = yield [Get(namespace, key)]
@@ -267,29 +274,13 @@ def scan_op(
 
 
 def policy_of(
-    history: int | bool | None,
-    max_age: Ttl,
-    feed: int | None,
-    feed_max_age: Ttl,
-    max_value_bytes: int | None,
-    messages: int | None,
-    messages_max_age: Ttl,
-    max_items: int | None,
-    max_bytes: int | None,
-    writes_per_day: int | None,
+    history: int | bool | None, max_age: Ttl, feed_max_age: Ttl, messages_max_age: Ttl, **counts: int | None
 ) -> Policy:
     """The arguments of `configure` as a policy. `history=False` turns it off, `True` is the default."""
-    if history is True:
-        history = 16
     return Policy(
-        history if history is None else int(history),
-        seconds(max_age),
-        feed,
-        seconds(feed_max_age),
-        max_value_bytes,
-        messages,
-        seconds(messages_max_age),
-        max_items,
-        max_bytes,
-        writes_per_day,
+        history=DEFAULTS.history if history is True else None if history is None else int(history),
+        max_age=seconds(max_age),
+        feed_max_age=seconds(feed_max_age),
+        messages_max_age=seconds(messages_max_age),
+        **counts,
     )

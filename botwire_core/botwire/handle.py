@@ -68,17 +68,22 @@ class Handle:
             shared.users.discard(id(self))
 
     def __repr__(self) -> str:
-        place = repr(self._url) if self._url else repr(self._store) if self._shared is None and self._store else "default"
+        place = (
+            repr(self._url) if self._url else repr(self._store) if self._shared is None and self._store else "default"
+        )
         return f"{type(self).__name__}({self.namespace!r}, {place})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own_store = self._store if self._shared is None else None
-        return _rebuild, (type(self), self.namespace, self._url, self.timeout, own_store, self._durability, self.author)
+        arguments = {
+            "namespace": self.namespace,
+            "url": self._url,
+            "timeout": self.timeout,
+            "store": self._store if self._shared is None else None,
+            "durability": self._durability,
+            "author": self.author,
+        }
+        return _rebuild, (type(self), arguments)
 
 
-def _rebuild(
-    kind: type[Handle], namespace: str, url: str | None, timeout: float | None, store: Any, durability: str | None, author: str | None
-) -> Handle:  # fmt: skip
-    return kind(namespace, url, timeout, store=store, durability=durability, author=author)
-
-
+def _rebuild(kind: type[Handle], arguments: dict[str, Any]) -> Handle:
+    return kind(**arguments)

@@ -70,6 +70,7 @@ class Memory(Handle):
     Item('coffee', 'Ethiopian Yirgacheffe', version=1)
     >>> memory.get("coffee")
     'Ethiopian Yirgacheffe'
+
     """
 
     __slots__ = ()
@@ -195,9 +196,7 @@ class Memory(Handle):
         """Store several values, all or none, in one round trip."""
         return self.run(flows.set_many(self.namespace, entries, ttl, tags, author or self.author))
 
-    def update(
-        self, key: str, change: Callable[[Any], Any], *, ttl: Ttl = None, author: str | None = None
-    ) -> Item:
+    def update(self, key: str, change: Callable[[Any], Any], *, ttl: Ttl = None, author: str | None = None) -> Item:
         """Set the key to `change(its value, or None)`; retried when somebody else was faster, so nothing is lost.
 
         `change` may be called several times. What expires goes on expiring when it did, unless a `ttl` is given.
@@ -369,9 +368,17 @@ class Memory(Handle):
         defaults of every namespace.
         """
         policy = flows.policy_of(
-            history, max_age, feed, feed_max_age, max_value_bytes, messages, messages_max_age, max_items, max_bytes,
-            writes_per_day,
-        )  # fmt: skip
+            history,
+            max_age,
+            feed_max_age,
+            messages_max_age,
+            feed=feed,
+            max_value_bytes=max_value_bytes,
+            messages=messages,
+            max_items=max_items,
+            max_bytes=max_bytes,
+            writes_per_day=writes_per_day,
+        )
         info: NamespaceInfo = self.ask(Configure("" if whole_store else self.namespace, policy))
         return info
 
@@ -399,7 +406,10 @@ class Memory(Handle):
         return self.stats()
 
     def export(self, target: str | os.PathLike[str] | BinaryIO) -> EndRecord:
-        """Write everything as JSON Lines to a file or binary stream: values, versions, times, history, conversations."""
+        """Write everything as JSON Lines to a file or binary stream.
+
+        That is values, versions, times, history and conversations; `import_` makes an equal namespace of it.
+        """
         if not isinstance(target, str | os.PathLike):
             return self._export(target)
         with transfer.replacing(target) as stream:

@@ -53,9 +53,7 @@ def check_namespace(name: str, *, root: bool = False) -> None:
         return
     check_name(name, "namespace")
     if "/" in name and "" in name.split("/"):
-        raise InvalidInput(
-            f"namespace {name!r} has an empty level: write it without a leading, trailing or double '/'"
-        )
+        raise InvalidInput(f"namespace {name!r} has an empty level: write it without a leading, trailing or double '/'")
 
 
 def check_tags(tags: Iterable[str]) -> tuple[str, ...]:

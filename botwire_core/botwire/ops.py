@@ -221,9 +221,7 @@ class Message(_Valued, frozen=True, omit_defaults=True):
 class Change(Struct, frozen=True, omit_defaults=True):
     """One entry of the feed: what changed, how, when and at which version; never the value."""
 
-    kind: Literal[
-        "set", "deleted", "touched", "expired", "appended", "edited", "trimmed", "cleared"
-    ]
+    kind: Literal["set", "deleted", "touched", "expired", "appended", "edited", "trimmed", "cleared"]
     version: int
     updated: int
     cursor: str
@@ -264,8 +262,11 @@ class Removed(Struct, frozen=True, omit_defaults=True):
 
 
 class Erased(Struct, frozen=True, omit_defaults=True):
-    """What was erased. `pending`: gone for every reader of the store, but a reader or another process still
-    holds old pages of the file; erase again later to have them overwritten."""
+    """What was erased.
+
+    `pending`: gone for every reader of the store, but a reader or another process still holds old pages of the
+    file; erase again later to have them overwritten.
+    """
 
     items: int = 0
     messages: int = 0
@@ -740,7 +741,7 @@ class Erase(Op, frozen=True):
 
 
 class Configure(Op, frozen=True):
-    """Set the policy of a namespace, or with the namespace `""` the store's defaults. `None` leaves a field as it is."""
+    """Set the policy of a namespace, or with the namespace `""` the store's. `None` leaves a field as it is."""
 
     access: ClassVar[Access] = "admin"
     result: ClassVar[Any] = NamespaceInfo
@@ -751,8 +752,11 @@ class Configure(Op, frozen=True):
 
 
 class Load(Op, frozen=True):
-    """Take in records of `Dump`. The first must be a `NamespaceRecord` and find the namespace empty; until the
-    `EndRecord` has come, other writes to the namespace are refused."""
+    """Take in records of `Dump`.
+
+    The first must be a `NamespaceRecord` and find the namespace empty; until the `EndRecord` has come, other
+    writes to the namespace are refused.
+    """
 
     access: ClassVar[Access] = "admin"
     result: ClassVar[Any] = Loaded

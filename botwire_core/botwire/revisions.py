@@ -134,7 +134,9 @@ def move_out(past: Past) -> tuple[int, bytes] | None:
     return older[0][0], packed
 
 
-def readable(current: PastRevision, past: Sequence[PastRevision], complete: bool, now: int, policy: Policy) -> tuple[list[PastRevision], bool]:
+def readable(
+    current: PastRevision, past: Sequence[PastRevision], complete: bool, now: int, policy: Policy
+) -> tuple[list[PastRevision], bool]:
     """The revisions that may still be read, newest first, the current one included, and whether they are all.
 
     A past value is readable until `max_age` after it was superseded. Values past their own expiry are left out

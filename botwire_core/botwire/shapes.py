@@ -36,7 +36,9 @@ def role_of(message: Any) -> str | None:
     """Who speaks: `system`, `user`, `assistant`, `tool`, …, or `None` if the message does not say."""
     fields = _dict(message)
     kind = fields.get("type")
-    role = fields.get("role") or (kind if isinstance(fields.get("data"), dict) else None) or _ROLE_OF_TYPE.get(str(kind))
+    role = (
+        fields.get("role") or (kind if isinstance(fields.get("data"), dict) else None) or _ROLE_OF_TYPE.get(str(kind))
+    )
     if not isinstance(role, str):
         return None
     return _ROLES.get(role, role)
@@ -106,7 +108,7 @@ def results_of(message: Any) -> set[str]:
 
 
 def _list(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else []
+    return value if isinstance(value, list) else []
 
 
 def _parts(fields: Fields) -> Iterator[Fields]:
@@ -125,7 +127,7 @@ def redacted(message: Any, text: str) -> Any:
         return {**fields, "data": redacted(fields["data"], text)}
     if not fields:
         return text
-    kept = {name: fields[name] for name in ("type", "role", "id", "call_id", "tool_call_id") if name in fields}
+    kept: Fields = {name: fields[name] for name in ("type", "role", "id", "call_id", "tool_call_id") if name in fields}
     if "tool_calls" in fields:
         kept["tool_calls"] = [_redacted_call(_dict(call)) for call in _list(fields["tool_calls"])]
     if fields.get("type") == "function_call":
@@ -136,7 +138,7 @@ def redacted(message: Any, text: str) -> Any:
 
 
 def _redacted_call(call: Fields) -> Fields:
-    kept = {name: call[name] for name in ("id", "type", "name") if name in call}
+    kept: Fields = {name: call[name] for name in ("id", "type", "name") if name in call}
     if isinstance(call.get("function"), dict):
         kept["function"] = {"name": _dict(call["function"]).get("name"), "arguments": "{}"}
     if "args" in call:

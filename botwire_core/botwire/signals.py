@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from .errors import BotWireError
@@ -46,14 +46,14 @@ class Signals:
             wake()
 
     @contextmanager
-    def waiting(self, namespace: str, *, subtree: bool) -> Iterator[threading.Event]:
+    def waiting(self, namespace: str, *, subtree: bool) -> Generator[threading.Event]:
         """An event that is set at each change in the scope."""
         event = threading.Event()
         with self._registered(namespace, subtree, event.set):
             yield event
 
     @contextmanager
-    def waiting_async(self, namespace: str, *, subtree: bool) -> Iterator[asyncio.Event]:
+    def waiting_async(self, namespace: str, *, subtree: bool) -> Generator[asyncio.Event]:
         """The same, for the running event loop."""
         event, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -65,7 +65,7 @@ class Signals:
             yield event
 
     @contextmanager
-    def _registered(self, namespace: str, subtree: bool, wake: Wake) -> Iterator[None]:
+    def _registered(self, namespace: str, subtree: bool, wake: Wake) -> Generator[None]:
         scope = (namespace, subtree)
         with self._lock:
             self._waiters.setdefault(scope, []).append(wake)

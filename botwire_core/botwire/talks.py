@@ -56,10 +56,20 @@ def append_op(namespace: str, conversation: str, messages: list[NewMessage], if_
 
 def appended(op: Append, stamps: Sequence[Stamp]) -> list[Message]:
     """The messages that an append has made, or has found there already."""
-    return [
-        Message(new.raw, new.id or f"#{stamp.version}", stamp.version, stamp.created, new.role, new.author, None, False, op.conversation, op.namespace)
-        for new, stamp in zip(op.messages, stamps, strict=True)
-    ]  # fmt: skip
+    return [_appended(op, new, stamp) for new, stamp in zip(op.messages, stamps, strict=True)]
+
+
+def _appended(op: Append, new: NewMessage, stamp: Stamp) -> Message:
+    return Message(
+        raw=new.raw,
+        id=new.id or f"#{stamp.version}",
+        version=stamp.version,
+        created=stamp.created,
+        role=new.role,
+        author=new.author,
+        conversation=op.conversation,
+        namespace=op.namespace,
+    )
 
 
 def version_of(place: Place) -> int | None:
@@ -89,7 +99,12 @@ def messages(
     if isinstance(roles, str):
         raise InvalidInput(f"roles must be a list of strings: write roles=[{roles!r}]")
     op = Messages(
-        namespace, conversation, version_of(after), version_of(before), None if roles is None else tuple(roles), limit=PAGE
+        namespace,
+        conversation,
+        version_of(after),
+        version_of(before),
+        None if roles is None else tuple(roles),
+        limit=PAGE,
     )
     if max_tokens is not None:
         if last is not None or roles is not None:
@@ -148,7 +163,8 @@ def info(namespace: str, conversation: str) -> Flow[ConversationInfo]:
     """How much the conversation holds; one that was never written to has version 0."""
     [page] = yield [Conversations(namespace, conversation, limit=1)]
     if page.conversations and page.conversations[0].name == conversation:
-        return page.conversations[0]
+        found: ConversationInfo = page.conversations[0]
+        return found
     return ConversationInfo(conversation, 0, 0, 0, 0, 0, namespace)
 
 
@@ -164,9 +180,10 @@ def pop(namespace: str, conversation: str) -> Flow[Message | None]:
         [page] = yield [Messages(namespace, conversation, reverse=True, limit=1)]
         if not page.messages:
             return None
-        [removed] = yield [Trim(namespace, conversation, ids=(page.messages[0].id,))]
+        last: Message = page.messages[0]
+        [removed] = yield [Trim(namespace, conversation, ids=(last.id,))]
         if removed.messages:
-            return page.messages[0]
+            return last
 
 
 def edit(namespace: str, conversation: str, message: Message | str, value: Any) -> Flow[Message]:

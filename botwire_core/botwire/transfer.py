@@ -7,7 +7,7 @@ conversations with their messages, and an end that counts them, so that a cut-of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -38,7 +38,7 @@ def line(record: DumpRecord) -> bytes:
 
 
 @contextmanager
-def replacing(target: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(target: str | os.PathLike[str]) -> Generator[BinaryIO]:
     """A file to write: it takes its name when it is whole, so a failed export leaves what was there before."""
     path = Path(target)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
@@ -55,7 +55,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def opened(source: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def opened(source: str | os.PathLike[str]) -> Generator[BinaryIO]:
     """A file to read."""
     try:
         stream = Path(source).open("rb")  # noqa: SIM115  # closed below; only the opening is to be translated
@@ -113,4 +113,6 @@ def _check_header(line: bytes) -> None:
     except msgspec.MsgspecError as error:
         raise InvalidInput(f"line 1 is not the beginning of a botwire export: {error}") from error
     if header.botwire_export > FORMAT:
-        raise InvalidInput(f"the export has format {header.botwire_export}, this botwire reads up to {FORMAT}: upgrade botwire")
+        raise InvalidInput(
+            f"the export has format {header.botwire_export}, this botwire reads up to {FORMAT}: upgrade botwire"
+        )

@@ -54,7 +54,9 @@ def encode(value: Any, limit: int = MAX_VALUE_BYTES) -> bytes:
             f"the value cannot be stored: {error}; store plain JSON, a dataclass or a pydantic model"
         ) from error
     if len(text) > limit:
-        raise TooLarge(f"the value takes {len(text):,} bytes as JSON: the limit is {limit:,}; split it over several keys")
+        raise TooLarge(
+            f"the value takes {len(text):,} bytes as JSON: the limit is {limit:,}; split it over several keys"
+        )
     if b"null" in text:  # msgspec writes NaN and infinities as null
         _refuse_nan(value)
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
@@ -131,5 +133,3 @@ def _check_depth(text: bytes) -> None:
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
         raise InvalidInput(f"the value is nested {deepest} levels deep: the limit is {MAX_DEPTH}")
-
-

@@ -21,7 +21,9 @@ def _comparable(left: Any, right: Any) -> bool:
 
 
 def _contains(value: Any, part: Any) -> bool:
-    return isinstance(value, str | list | dict) and (not isinstance(value, str) or isinstance(part, str)) and part in value
+    return (
+        isinstance(value, str | list | dict) and (not isinstance(value, str) or isinstance(part, str)) and part in value
+    )
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

@@ -1,7 +1,7 @@
 """From a URL to a store; and within a process, one store for all who name the same place.
 
-    sqlite:///relative.db    sqlite:////absolute.db    sqlite://   (in memory)
-    nothing: BOTWIRE_URL, else a file in the user's data directory
+sqlite:///relative.db    sqlite:////absolute.db    sqlite://   (in memory)
+nothing: BOTWIRE_URL, else a file in the user's data directory
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def address(url: str | None, durability: str | None) -> Address:
         raise InvalidInput(f"{url!r} is no URL: for a file write 'sqlite:///{url}'")
     if kind == "sqlite":
         return Address("sqlite", _sqlite_place(url, rest), durability or "full")
-    raise InvalidInput(f"{url!r}: this botwire keeps memories in 'sqlite:///file.db' or 'sqlite://' (in memory), not in {kind!r}")
+    raise InvalidInput(
+        f"{url!r}: this botwire keeps memories in 'sqlite:///file.db' or 'sqlite://' (in memory), not in {kind!r}"
+    )
 
 
 def _sqlite_place(url: str, rest: str) -> str:
@@ -116,11 +118,13 @@ def _acquire(url: str | None, durability: str | None) -> Shared:
 
 
 def _make_default_folder(path: str) -> None:
-    folder = os.path.dirname(path)
+    folder = Path(path).parent
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreUnavailable(f"{folder} cannot be made ({error}): pass url='sqlite:///…', or set BOTWIRE_URL") from error
+        raise StoreUnavailable(
+            f"{folder} cannot be made ({error}): pass url='sqlite:///…', or set BOTWIRE_URL"
+        ) from error
 
 
 def _open(place: Address) -> Shared:

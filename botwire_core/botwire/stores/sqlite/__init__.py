@@ -1,15 +1,15 @@
 """The embedded store: one SQLite file, shared by threads and processes.
 
-    store.py        SQLiteStore and its async twin: who runs what, and where
-    schema/         the tables, as numbered migrations
-    connection.py   opening a connection; SQLite's errors in our words
-    commits.py      callers on many threads share one commit
-    turnstile.py    processes take turns
-    ledger.py       namespace rows: the lock, the clock and the meter
-    reads.py        what the reading ops do
-    writes.py       what the writing ops do
-    moves.py        dump, load and erase
-    upkeep.py       backup, restore and the checks of `botwire doctor`
+store.py        SQLiteStore and its async twin: who runs what, and where
+schema/         the tables, as numbered migrations
+connection.py   opening a connection; SQLite's errors in our words
+commits.py      callers on many threads share one commit
+turnstile.py    processes take turns
+ledger.py       namespace rows: the lock, the clock and the meter
+reads.py        what the reading ops do
+writes.py       what the writing ops do
+moves.py        dump, load and erase
+upkeep.py       backup, restore and the checks of `botwire doctor`
 """
 
 from .store import AsyncSQLiteStore, SQLiteStore

@@ -14,7 +14,6 @@ from typing import Any
 
 from botwire.ops import Op
 
-
 CROWD_DELAY = 0.000_2  # seconds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -40,7 +40,7 @@ def connect(path: str, durability: Durability, *, reader: bool = False) -> apsw.
     if reader:
         connection.execute(f"PRAGMA mmap_size = {READER_MMAP}")
         return connection
-    # FULL: an acknowledged write survives power loss; NORMAL: it survives the process, and power loss undoes the last ones.
+    # FULL: an acknowledged write survives power loss. NORMAL: it survives the process; power loss undoes the last ones.
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
     if sys.platform == "darwin" and durability == "full":
         connection.execute("PRAGMA fullfsync = on")
@@ -51,8 +51,10 @@ def connect(path: str, durability: Durability, *, reader: bool = False) -> apsw.
 
 
 class Patience:
-    """Waits for SQLite's lock in small steps: its own handler sleeps up to 100 ms at a time, and starves beside a
-    process that writes flat out."""
+    """Waits for SQLite's lock in small steps.
+
+    Its own handler sleeps up to 100 ms at a time, and starves beside a process that writes flat out.
+    """
 
     def __init__(self, when_busy: Callable[[], None]) -> None:
         self._when_busy = when_busy
@@ -74,7 +76,7 @@ def abandon(connection: apsw.Connection) -> None:
 
 
 @contextmanager
-def translated(path: str) -> Iterator[None]:
+def translated(path: str) -> Generator[None]:
     """Raise what SQLite raises as a `BotWireError` that says what to do."""
     try:
         yield
@@ -82,7 +84,7 @@ def translated(path: str) -> Iterator[None]:
         raise in_our_words(error, path) from error
 
 
-def in_our_words(error: apsw.Error, path: str) -> BotWireError:
+def in_our_words(error: apsw.Error, path: str) -> BotWireError:  # noqa: PLR0911  # one line for each kind of error
     """The `BotWireError` for an error of SQLite's."""
     told = f"{path}: {error}"
     match error:

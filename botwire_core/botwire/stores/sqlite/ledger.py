@@ -222,15 +222,20 @@ class Ledger:
         if columns is None:
             return None
         own = read_policy(columns[-1])
-        row = self._known[name] = Namespace(*columns[:-1], own, own.over(self.defaults))
+        row: Namespace = Namespace(*columns[:-1], own, own.over(self.defaults))  # type: ignore[call-arg]  # _COLUMNS are its fields, in order
+        self._known[name] = row
         return row
 
     def open(self, name: str, *, loading: bool = False) -> Namespace:
-        """The namespace's row; one that is not there yet is stored with its first change. Refuses while a `Load`
-        is under way, unless it is the load that asks."""
+        """The namespace's row; one that is not there yet is stored with its first change.
+
+        Refuses while a `Load` is under way, unless it is the load that asks.
+        """
         row = self.find(name) or self._known.get(name) or self._new(name)
         if row.loading and not loading:
-            raise Conflict(f"an import into {name!r} is under way, or was cut off: run it again, or erase the namespace")
+            raise Conflict(
+                f"an import into {name!r} is under way, or was cut off: run it again, or erase the namespace"
+            )
         return row
 
     def _new(self, name: str) -> Namespace:
@@ -290,7 +295,9 @@ class Ledger:
             row.dirty = True
             self._dirty.append(row)
         self.sequence += 1
-        self._sql("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", (self.sequence, row.id, version, updated, kind, name))
+        self._sql(
+            "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", (self.sequence, row.id, version, updated, kind, name)
+        )
         return version, updated
 
     def mark_dirty(self, row: Namespace) -> None:

@@ -21,7 +21,7 @@ APPLICATION_ID = 0x626F7477  # "botw"
 @cache
 def scripts() -> list[str]:
     """The migrations, oldest first; the schema's version is how many of them a file has seen."""
-    folder = resources.files(__package__) / "schema"
+    folder = resources.files("botwire.stores.sqlite") / "schema"
     names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
     return [(folder / name).read_text() for name in names]
 
@@ -31,7 +31,7 @@ def prepare(connection: apsw.Connection, path: str) -> None:
     if _is_current(connection, path):
         return
     if path != ":memory:":
-        connection.execute("PRAGMA journal_mode = wal").get
+        connection.execute("PRAGMA journal_mode = wal").fetchall()
     seen = schema_version(connection)
     if seen:
         copy_to(connection, backup_path(path, seen))

@@ -28,8 +28,8 @@ from botwire.ops import (
 from botwire.revisions import Past
 
 from .ledger import Namespace, read_policy
-from .reads import _MESSAGE, READS, Sql, message_of, place_range, scope, older_revisions, view
-from .writes import _MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conversation, find_conversation
+from .reads import MESSAGE, READS, Sql, message_of, older_revisions, place_range, scope, view
+from .writes import MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conversation, find_conversation
 
 # ── dump ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -37,7 +37,9 @@ from .writes import _MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conve
 def dump(sql: Sql, now: int, op: Dump) -> DumpPage:
     """Some records of a namespace. The cursor says which table comes next, and where in it."""
     table, name, version = ("", "", 0) if op.cursor is None else cursors.sort_key(op.cursor, str, str, int)
-    row = sql("SELECT id, version, created, updated, floor, floor_at, policy FROM namespaces WHERE name = ?", (op.namespace,)).get
+    row = sql(
+        "SELECT id, version, created, updated, floor, floor_at, policy FROM namespaces WHERE name = ?", (op.namespace,)
+    ).get
     if row is None:
         return DumpPage([NamespaceRecord(0, 0, 0), EndRecord(0, 0, 0)])
     namespace, head, created, updated, floor, floor_at, policy = row
@@ -58,14 +60,13 @@ def _dump_items(sql: Sql, now: int, op: Dump, after: str) -> DumpPage:
         (namespace.id, after, op.limit),
     ).fetchall()
     records: list[DumpRecord] = []
-    for key, created, packed, *current in rows:
+    for key, created, packed, *columns in rows:
+        current: Any = tuple(columns)
         past = revisions.unpack(packed)
         older = older_revisions(sql, namespace.id, key, past)
         if current[4] is not None and current[2] is not None and current[2] <= now:
-            current = [current[0], current[2], None, None, None]  # expired, but not swept yet
-        kept, complete = revisions.readable(
-            tuple(current), [*past.revisions, *older], past.complete, now, namespace.policy  # type: ignore[arg-type]
-        )  # fmt: skip
+            current = (current[0], current[2], None, None, None)  # expired, but not swept yet
+        kept, complete = revisions.readable(current, [*past.revisions, *older], past.complete, now, namespace.policy)
         seen = revisions.history(kept, now)
         if len(seen) > 1 or not seen[0].deleted:
             records.append(ItemRecord(key, created, seen, complete and len(seen) == len(kept), past.since))
@@ -88,7 +89,9 @@ def _dump_messages(sql: Sql, op: Dump, namespace: int, head: int, name: str, ver
         if not version:
             records.append(ConversationRecord(name, *about))
         low, high = place_range(conversation, after=version)
-        rows = sql(f"SELECT {_MESSAGE} FROM messages WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?", (low, high, op.limit)).fetchall()  # fmt: skip
+        rows = sql(
+            f"SELECT {MESSAGE} FROM messages WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?", (low, high, op.limit)
+        ).fetchall()
         records.extend(MessageRecord(message_of(row, name, "")) for row in rows)
         if len(rows) == op.limit:
             return DumpPage(records, cursors.page("messages", name, rows[-1][0]))
@@ -96,7 +99,8 @@ def _dump_messages(sql: Sql, op: Dump, namespace: int, head: int, name: str, ver
         if len(records) >= op.limit:
             return DumpPage(records, cursors.page("messages", name, 0))
     items, messages = sql(
-        "SELECT (SELECT count(*) FROM items WHERE namespace = ?1 AND value IS NOT NULL), messages FROM namespaces WHERE id = ?1",
+        "SELECT (SELECT count(*) FROM items WHERE namespace = ?1 AND value IS NOT NULL), messages "
+        "FROM namespaces WHERE id = ?1",
         (namespace,),
     ).get
     records.append(EndRecord(head, items, messages))
@@ -136,11 +140,14 @@ def _begin_load(txn: Transaction, name: str, record: NamespaceRecord) -> None:
         _erase_namespace(txn, namespace)
         namespace = txn.ledger.open(name)
     held = txn.sql(
-        "SELECT EXISTS (SELECT 1 FROM items WHERE namespace = ?1) OR EXISTS (SELECT 1 FROM conversations WHERE namespace = ?1)",
+        "SELECT EXISTS (SELECT 1 FROM items WHERE namespace = ?1) "
+        "OR EXISTS (SELECT 1 FROM conversations WHERE namespace = ?1)",
         (namespace.id,),
     ).get
     if held:
-        raise Conflict(f"namespace {name!r} is not empty: import into an empty one, or erase it first", namespace.version)
+        raise Conflict(
+            f"namespace {name!r} is not empty: import into an empty one, or erase it first", namespace.version
+        )
     txn.ledger.store(namespace)
     namespace.version = max(namespace.version, record.version)
     namespace.created, namespace.updated = record.created, record.updated
@@ -148,7 +155,10 @@ def _begin_load(txn: Transaction, name: str, record: NamespaceRecord) -> None:
     namespace.loading = 1
     namespace.own_policy = record.policy
     namespace.policy = record.policy.over(txn.ledger.defaults)
-    txn.sql("UPDATE namespaces SET created = ?, policy = ? WHERE id = ?", (record.created, json.encode(record.policy), namespace.id))
+    txn.sql(
+        "UPDATE namespaces SET created = ?, policy = ? WHERE id = ?",
+        (record.created, json.encode(record.policy), namespace.id),
+    )
     txn.ledger.mark_dirty(namespace)
 
 
@@ -194,9 +204,18 @@ def _load_message(txn: Transaction, namespace: Namespace, record: MessageRecord)
     place = conversation << 32 | message.version
     txn.sql(
         "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (place, given, message.created, message.role, message.author, message.edited, message.redacted, bytes(message.raw)),
+        (
+            place,
+            given,
+            message.created,
+            message.role,
+            message.author,
+            message.edited,
+            message.redacted,
+            bytes(message.raw),
+        ),
     )
-    size = txn.sql(f"SELECT {_MESSAGE_SIZE} FROM messages WHERE place = ?", (place,)).get
+    size = txn.sql(f"SELECT {MESSAGE_SIZE} FROM messages WHERE place = ?", (place,)).get
     txn.sql("UPDATE conversations SET messages = messages + 1, bytes = bytes + ? WHERE id = ?", (size, conversation))
     namespace.messages += 1
     namespace.bytes += size
@@ -275,7 +294,8 @@ def _erase_part(txn: Transaction, op: Erase) -> Erased:
     if op.key is not None:
         found = txn.sql(
             "DELETE FROM items WHERE namespace = ? AND key = ? RETURNING value IS NOT NULL, "
-            "length(CAST(key AS BLOB)) + coalesce(length(value), 0) + coalesce(length(meta), 0) + coalesce(length(past), 0)",
+            "length(CAST(key AS BLOB)) + coalesce(length(value), 0) + coalesce(length(meta), 0) "
+            "+ coalesce(length(past), 0)",
             (namespace.id, op.key),
         ).get
         if found is None:

@@ -42,7 +42,7 @@ from botwire.ops import (
 from botwire.revisions import Past, PastRevision
 from botwire.where import check_where, matches
 
-from .ledger import DAY, KINDS, ON_CONVERSATION, CLEARED, read_policy
+from .ledger import CLEARED, DAY, KINDS, ON_CONVERSATION, read_policy
 
 Sql = Callable[..., Any]
 
@@ -73,8 +73,9 @@ def view(sql: Sql, name: str) -> View | None:
     ).get
     if row is None:
         return None
-    *columns, own, stored = row
-    return View(*columns, read_policy(own).over(read_policy(stored).over(DEFAULTS)))
+    number, version, floor, floor_at, feed_floor, own, stored = row
+    policy = read_policy(own).over(read_policy(stored).over(DEFAULTS))
+    return View(number, version, floor, floor_at, feed_floor, policy)
 
 
 # ── items ───────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +119,8 @@ def _get_as_of(sql: Sql, now: int, op: Get, namespace: View) -> Item | None:
 
 def _revisions(sql: Sql, now: int, namespace: View, key: str) -> tuple[list[PastRevision], bool, int, int]:
     """The readable revisions of a key, whether they are all, when it was created, and since which version it is
-    what it is now."""
+    what it is now.
+    """
     row = sql(
         "SELECT version, updated, expires, meta, value, past, created FROM items WHERE namespace = ? AND key = ?",
         (namespace.id, key),
@@ -129,7 +131,7 @@ def _revisions(sql: Sql, now: int, namespace: View, key: str) -> tuple[list[Past
     past = revisions.unpack(packed)
     older = older_revisions(sql, namespace.id, key, past)
     everything = [*past.revisions, *older]
-    kept, complete = revisions.readable(tuple(current), everything, past.complete, now, namespace.policy)  # type: ignore[arg-type]
+    kept, complete = revisions.readable(tuple(current), everything, past.complete, now, namespace.policy)
     return kept, complete, created, past.since or row[0]
 
 
@@ -192,7 +194,7 @@ def scan(sql: Sql, now: int, op: Scan) -> ItemPage:
                 return ItemPage(items, after)
             item = _scanned(row, op)
             after = _place(item, op)
-            if item is not None and _passes(item, op):
+            if _passes(item, op):
                 items.append(item if op.values else msgspec.structs.replace(item, raw=_NULL))
         scanned += len(rows)
         if len(rows) < wanted:
@@ -271,7 +273,7 @@ def _scanner(sql: Sql, now: int, op: Scan) -> Callable[[str | None, int], list[t
 
 # ── conversations ───────────────────────────────────────────────────────────────────────────────────
 
-_MESSAGE = "place & 4294967295, id, created, role, author, edited, redacted, value"
+MESSAGE = "place & 4294967295, id, created, role, author, edited, redacted, value"
 SYSTEM_ROLES = ("system", "developer")
 
 
@@ -296,11 +298,10 @@ def message_id_place(sql: Sql, conversation: int, message_id: str) -> int | None
 
 
 def message_of(row: tuple[Any, ...], conversation: str, namespace: str) -> Message:
-    """A message of a `_MESSAGE` row."""
+    """A message of a `MESSAGE` row."""
     version, message_id, created, role, author, edited, redacted, value = row
-    return Message(
-        Raw(value), message_id or f"#{version}", version, created, role, author, edited, bool(redacted), conversation, namespace
-    )  # fmt: skip
+    name = message_id or f"#{version}"
+    return Message(Raw(value), name, version, created, role, author, edited, bool(redacted), conversation, namespace)
 
 
 def messages(sql: Sql, now: int, op: Messages) -> MessagePage:
@@ -324,7 +325,7 @@ def messages(sql: Sql, now: int, op: Messages) -> MessagePage:
         places = [message_id_place(sql, conversation, each) for each in op.ids]
         conditions.append(f"place IN ({', '.join(str(place) for place in places if place is not None)})")
     rows = sql(
-        f"SELECT {_MESSAGE} FROM messages WHERE {' AND '.join(conditions)} "
+        f"SELECT {MESSAGE} FROM messages WHERE {' AND '.join(conditions)} "
         f"ORDER BY place{' DESC' if op.reverse else ''} LIMIT ?",
         (*bindings, *([] if op.roles is None or op.roles == SYSTEM_ROLES else op.roles), op.limit + 1),
     ).fetchall()
@@ -479,9 +480,9 @@ def describe(sql: Sql, now: int, name: str) -> NamespaceInfo:
     defaults = read_policy(sql("SELECT policy FROM store").get).over(DEFAULTS)
     if name == "":
         row = sql(
-            "SELECT coalesce(sum(items), 0) - (SELECT count(*) FROM items WHERE expires <= ?), coalesce(sum(messages), 0), "
-            "coalesce(sum(conversations), 0), coalesce(sum(bytes), 0), coalesce(min(created), 0), "
-            "coalesce(max(updated), 0) FROM namespaces",
+            "SELECT coalesce(sum(items), 0) - (SELECT count(*) FROM items WHERE expires <= ?), "
+            "coalesce(sum(messages), 0), coalesce(sum(conversations), 0), coalesce(sum(bytes), 0), "
+            "coalesce(min(created), 0), coalesce(max(updated), 0) FROM namespaces",
             (now,),
         ).get
         items, messages_, talks, size, created, updated = row

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -111,7 +112,7 @@ class SQLiteStore:
     def _turnstile_or_error(self) -> Turnstile:
         if self.in_memory:
             return self._turnstile
-        if os.path.isdir(self.path) or not os.path.isdir(os.path.dirname(os.path.abspath(self.path))):
+        if Path(self.path).is_dir() or not Path(self.path).absolute().parent.is_dir():
             raise apsw.CantOpenError("unable to open database file")
         return self._turnstile
 
@@ -274,7 +275,9 @@ class SQLiteStore:
             else:
                 touched = self._commit(requests)
         except (BotWireError, apsw.Error, OSError) as error:
-            told = in_our_words(error, self.path) if isinstance(error, apsw.Error) else _as_store_error(error, self.path)
+            told = (
+                in_our_words(error, self.path) if isinstance(error, apsw.Error) else _as_store_error(error, self.path)
+            )
             for request in requests:
                 if request.error is None:
                     request.error = told
@@ -304,7 +307,9 @@ class SQLiteStore:
         except BaseException as error:
             if writer.in_transaction:
                 sql("ROLLBACK")
-            elif not isinstance(error, Exception):  # interrupted behind the commit: it is done, and its callers must hear so
+            elif not isinstance(
+                error, Exception
+            ):  # interrupted behind the commit: it is done, and its callers must hear so
                 for request in requests:
                     request.done = True
             ledger.forget()
@@ -382,7 +387,7 @@ class SQLiteStore:
         try:
             if sequence < 0:
                 return cursor.execute("SELECT coalesce(max(sequence), 0) FROM changes").get, set()
-            rows = cursor.execute(
+            rows: Any = cursor.execute(
                 "SELECT max(c.sequence), n.name FROM changes c JOIN namespaces n ON n.id = c.namespace "
                 "WHERE c.sequence > ? GROUP BY c.namespace",
                 (sequence,),
@@ -436,7 +441,9 @@ def _recall(transaction: Transaction, request: Request) -> list[msgspec.Raw] | N
         return None
     digest, results = found
     if digest != _digest(request.ops):
-        raise RequestReused(f"request id {request.request_id!r} was used before, for other ops: give each write its own")
+        raise RequestReused(
+            f"request id {request.request_id!r} was used before, for other ops: give each write its own"
+        )
     return msgspec.msgpack.decode(results, type=list[msgspec.Raw])
 
 
@@ -450,7 +457,8 @@ def _remember(transaction: Transaction, request: Request) -> None:
         (request.request_id, _digest(request.ops), msgspec.msgpack.encode(answers), transaction.now),
     )
     transaction.sql(
-        "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE at < ? LIMIT 10)", (transaction.now - REQUESTS_KEPT,)
+        "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE at < ? LIMIT 10)",
+        (transaction.now - REQUESTS_KEPT,),
     )
 
 

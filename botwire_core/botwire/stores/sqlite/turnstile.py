@@ -106,13 +106,14 @@ else:
             time.sleep(PAUSE)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StoreBusy(
                         f"{path}: another process has been writing for over {TIMEOUT:g} seconds, or hangs. "
                         "Nothing was written; try again, or end that process"
                     ) from None
+            else:
+                return
 
     def _unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -177,7 +177,7 @@ def _stage(source: Path, staged: Path, progress: Progress) -> None:
 
 
 @contextmanager
-def _turn(path: Path) -> Iterator[None]:
+def _turn(path: Path) -> Generator[None]:
     """Keep other processes of botwire from writing."""
     turnstile = Turnstile(str(path))
     try:
@@ -251,7 +251,8 @@ def _go_on_above(staged: Path, given: Given) -> None:
             sql(f"UPDATE {table} SET namespace = namespace + ?", (shift,))
         sql("UPDATE namespaces SET id = id + ?, version = max(version, ?) + 1", (shift, given.version))
         sql("UPDATE namespaces SET feed_floor = version, feed_trimmed = ?", (sequence,))
-        sql("UPDATE sqlite_sequence SET seq = ? WHERE name = 'namespaces'", (shift + own,))
+        sql("DELETE FROM sqlite_sequence WHERE name = 'namespaces'")
+        sql("INSERT INTO sqlite_sequence (name, seq) VALUES ('namespaces', ?)", (shift + own,))
         sql("UPDATE store SET mark = max(mark, ?)", (given.version + 1,))
         sql("UPDATE store SET sequence = ?1, trimmed = ?1, erased = ?1", (sequence,))
 
@@ -265,13 +266,13 @@ def _move_aside(path: Path) -> None:
 
 
 def _put_in_place(staged: Path, path: Path, progress: Progress) -> None:
-    source, target = connect(str(staged), "relaxed"), connect(str(path), "full")
-    with translated(str(path)), closing(source), closing(target):
-        _copy(source, target, progress)
-        try:
-            target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except apsw.BusyError:
-            return  # somebody reads the old store still; the log is emptied when they are done
+    with translated(str(path)), closing(connect(str(staged), "relaxed")) as source:
+        with closing(connect(str(path), "full")) as target:
+            _copy(source, target, progress)
+            try:
+                target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except apsw.BusyError:
+                return  # somebody reads the old store still; the log is emptied when they are done
 
 
 # ── what both need ──────────────────────────────────────────────────────────────────────────────────
@@ -299,7 +300,7 @@ def _existing(path: Path) -> os.stat_result:
 
 
 @contextmanager
-def _scratch(goal: Path) -> Iterator[Path]:
+def _scratch(goal: Path) -> Generator[Path]:
     """A private folder on the goal's disk, that goes when we are done. Says the system's errors in our words."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{goal.name[:100]}{PARTIAL}", dir=goal.parent))
@@ -385,7 +386,9 @@ class Check(NamedTuple):
 
 SAFE_SQLITE = (3, 51, 3)  # before, a reset of the log could lose what two connections wrote
 MUCH_LOG = 256 * 1024 * 1024  # bytes
-NETWORK = frozenset("nfs nfs4 cifs smb3 smbfs afs ncpfs 9p fuse.sshfs glusterfs fuse.glusterfs ceph".split())
+NETWORK = frozenset(
+    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "9p", "fuse.sshfs", "glusterfs", "fuse.glusterfs", "ceph"]
+)
 _RESTORE = "copy the file away, then restore the last backup over it: `botwire restore BACKUP --force`"
 _REBUILD = "nothing is lost by it; `botwire export` each namespace and import it into a new store, and please report it"
 
@@ -421,6 +424,7 @@ def _check_file(file: Path) -> Check:
 
 def _settled(file: Path) -> list[Check]:
     """What the inside of the file says, looked at again if somebody opened the file in the meantime."""
+    checks: list[Check] = []
     for _ in range(3):
         unlogged = not _beside(file, "-wal").exists()
         before = file.stat()
@@ -431,7 +435,7 @@ def _settled(file: Path) -> list[Check]:
     return checks
 
 
-def _check_inside(file: Path) -> Iterator[Check]:
+def _check_inside(file: Path) -> Generator[Check]:
     try:
         with closing(_look(file)) as reader:
             reader.execute("BEGIN")  # all checks look at one moment of the file
@@ -462,7 +466,9 @@ def _check_kind(reader: apsw.Connection) -> Check:
     newest = len(scripts())
     if application != APPLICATION_ID or not seen:
         if not application and not reader.execute("SELECT count(*) FROM sqlite_schema").get:
-            return Check("store", "failed", "the file is empty", "the first write makes it a store, or restore a backup")
+            return Check(
+                "store", "failed", "the file is empty", "the first write makes it a store, or restore a backup"
+            )
         return Check("store", "failed", "an SQLite file, but not of botwire", "give the path of a store")
     if seen > newest:
         found = f"schema {seen}, from a newer botwire; this one knows {newest}"
@@ -480,7 +486,9 @@ def _check_integrity(reader: apsw.Connection) -> Check:
     return Check("integrity", "ok", "every page, row and index fits")
 
 
-_SAID = f"SELECT place >> 32 AS conversation, count(*) AS messages, sum({_MESSAGE_SIZE}) AS bytes FROM messages GROUP BY 1"
+_SAID = (
+    f"SELECT place >> 32 AS conversation, count(*) AS messages, sum({_MESSAGE_SIZE}) AS bytes FROM messages GROUP BY 1"
+)
 _RECOUNT = f"""
 WITH held AS (
     SELECT namespace, count(value) AS items, sum(length(CAST(key AS BLOB)) + coalesce(length(value), 0)

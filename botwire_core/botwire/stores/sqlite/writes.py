@@ -42,9 +42,7 @@ TRIM_EVERY = 64  # versions
 
 _ITEM = "SELECT version, value, created, updated, expires, meta, past, rowid FROM items WHERE namespace = ? AND key = ?"
 _INSERT = "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UPDATE = (
-    "UPDATE items SET version=?, value=?, created=?, updated=?, expires=?, meta=?, past=? WHERE rowid=?"
-)
+_UPDATE = "UPDATE items SET version=?, value=?, created=?, updated=?, expires=?, meta=?, past=? WHERE rowid=?"
 
 Row = tuple[int, bytes | None, int, int, int | None, bytes | None, bytes | None, int]
 
@@ -114,7 +112,9 @@ def put(txn: Transaction, op: Put) -> Stamp:
     return Stamp(version, created, updated, expires)
 
 
-def _insert(txn: Transaction, namespace: Namespace, op: Put, value: bytes, expires: int | None, meta: bytes | None) -> Stamp:
+def _insert(
+    txn: Transaction, namespace: Namespace, op: Put, value: bytes, expires: int | None, meta: bytes | None
+) -> Stamp:
     size = len(op.key.encode()) + _size(value, meta)
     txn.ledger.admit(namespace, items=1, size=size)
     version, updated = txn.ledger.take(namespace, kinds.SET, op.key)
@@ -159,7 +159,7 @@ def touch(txn: Transaction, op: Touch) -> Stamp | None:
 
 
 def _live(txn: Transaction, name: str, key: str, if_version: int | None) -> tuple[Namespace, Row] | None:
-    """The namespace and the row of a key that has a value, after compare-and-set; `None` if there is nothing to change."""
+    """The namespace and row of a key that has a value, after compare-and-set; `None`: there is nothing to change."""
     row: Row | None = None
     if txn.ledger.find(name) is not None:
         namespace = txn.open(name)
@@ -224,7 +224,9 @@ def _store_pages(txn: Transaction, namespace: Namespace, key: str, pushed: Pushe
     if pushed.moved is not None:
         txn.sql("INSERT INTO revisions VALUES (?, ?, ?, ?)", (namespace.id, key, *pushed.moved))
     for page in pushed.dropped:
-        txn.sql("DELETE FROM revisions WHERE namespace = ? AND key = ? AND version = ?", (namespace.id, key, page.version))
+        txn.sql(
+            "DELETE FROM revisions WHERE namespace = ? AND key = ? AND version = ?", (namespace.id, key, page.version)
+        )
 
 
 def _compare(namespace: str, key: str, wanted: int, current: int) -> None:
@@ -322,11 +324,14 @@ def append(txn: Transaction, op: Append) -> list[Stamp]:
     for message in op.messages:
         _check_size(bytes(message.raw), namespace.policy)
     row = txn.sql(
-        "SELECT id, version, created FROM conversations WHERE namespace = ? AND name = ?", (namespace.id, op.conversation)
+        "SELECT id, version, created FROM conversations WHERE namespace = ? AND name = ?",
+        (namespace.id, op.conversation),
     ).get
     conversation, last, created = row or (0, 0, 0)
     if op.if_version is not None and op.if_version != last:
-        raise Conflict(f"conversation {op.conversation!r} in {op.namespace!r} is at version {last}, not {op.if_version}", last)
+        raise Conflict(
+            f"conversation {op.conversation!r} in {op.namespace!r} is at version {last}, not {op.if_version}", last
+        )
     known = _known_messages(txn, conversation, op)
     fresh = _fresh(op.messages, known)
     if not fresh:
@@ -347,7 +352,9 @@ def append(txn: Transaction, op: Append) -> list[Stamp]:
         _retain(txn, namespace, conversation)
     if len(fresh) == len(op.messages):
         return stamps
-    known.update({str(message.id): stamp for message, stamp in zip(fresh, stamps, strict=True) if message.id is not None})
+    known.update(
+        {str(message.id): stamp for message, stamp in zip(fresh, stamps, strict=True) if message.id is not None}
+    )
     unnamed = iter([stamp for message, stamp in zip(fresh, stamps, strict=True) if message.id is None])
     return [next(unnamed) if message.id is None else known[message.id] for message in op.messages]
 
@@ -400,10 +407,12 @@ def _append_one(txn: Transaction, namespace: Namespace, conversation: int, name:
 
 
 def _message_size(message: NewMessage) -> int:
-    return len(bytes(message.raw)) + sum(len(name.encode()) for name in (message.id, message.role, message.author) if name)
+    return len(bytes(message.raw)) + sum(
+        len(name.encode()) for name in (message.id, message.role, message.author) if name
+    )
 
 
-_MESSAGE_SIZE = (
+MESSAGE_SIZE = (
     "length(value) + coalesce(length(CAST(id AS BLOB)), 0) + coalesce(length(CAST(role AS BLOB)), 0) "
     "+ coalesce(length(CAST(author AS BLOB)), 0)"
 )
@@ -416,19 +425,25 @@ def _retain(txn: Transaction, namespace: Namespace, conversation: int) -> None:
     if policy.messages:
         count = txn.sql("SELECT messages FROM conversations WHERE id = ?", (conversation,)).get
         if count > policy.messages:
-            _drop_messages(txn, namespace, conversation, "place BETWEEN ? AND ? ORDER BY place LIMIT ?", (low, high, count - policy.messages))  # fmt: skip
+            oldest = "place BETWEEN ? AND ? ORDER BY place LIMIT ?"
+            _drop_messages(txn, namespace, conversation, oldest, (low, high, count - policy.messages))
     if policy.messages_max_age:
-        oldest = txn.now - round(policy.messages_max_age * MICROSECONDS)
-        _drop_messages(txn, namespace, conversation, "place BETWEEN ? AND ? AND created < ?", (low, high, oldest))
+        since = txn.now - round(policy.messages_max_age * MICROSECONDS)
+        _drop_messages(txn, namespace, conversation, "place BETWEEN ? AND ? AND created < ?", (low, high, since))
 
 
-def _drop_messages(txn: Transaction, namespace: Namespace, conversation: int, which: str, bindings: tuple[Any, ...]) -> int:
+def _drop_messages(
+    txn: Transaction, namespace: Namespace, conversation: int, which: str, bindings: tuple[Any, ...]
+) -> int:
     gone = txn.sql(
-        f"DELETE FROM messages WHERE place IN (SELECT place FROM messages WHERE {which}) RETURNING {_MESSAGE_SIZE}",
+        f"DELETE FROM messages WHERE place IN (SELECT place FROM messages WHERE {which}) RETURNING {MESSAGE_SIZE}",
         bindings,
     ).fetchall()
     size = sum(each for (each,) in gone)
-    txn.sql("UPDATE conversations SET messages = messages - ?, bytes = bytes - ? WHERE id = ?", (len(gone), size, conversation))
+    txn.sql(
+        "UPDATE conversations SET messages = messages - ?, bytes = bytes - ? WHERE id = ?",
+        (len(gone), size, conversation),
+    )
     namespace.messages -= len(gone)
     namespace.bytes -= size
     txn.ledger.mark_dirty(namespace)
@@ -453,7 +468,7 @@ def edit(txn: Transaction, op: Edit) -> Stamp | None:
     place = None if conversation is None else message_id_place(txn.sql, conversation, op.id)
     if place is None:
         return None
-    before, created = txn.sql(f"SELECT {_MESSAGE_SIZE}, created FROM messages WHERE place = ?", (place,)).get
+    before, created = txn.sql(f"SELECT {MESSAGE_SIZE}, created FROM messages WHERE place = ?", (place,)).get
     given = None if op.id.startswith("#") else op.id
     growth = _message_size(NewMessage(op.raw, given, op.role, op.author)) - before
     txn.ledger.admit(namespace, size=growth)
@@ -487,7 +502,9 @@ def _which_messages(txn: Transaction, conversation: int, op: Trim) -> tuple[str,
     low, high = place_range(conversation)
     if op.ids is not None:
         places = [message_id_place(txn.sql, conversation, each) for each in op.ids]
-        return "place IN (SELECT value FROM json_each(?))", (json.encode([place for place in places if place is not None]).decode(),)
+        return "place IN (SELECT value FROM json_each(?))", (
+            json.encode([place for place in places if place is not None]).decode(),
+        )
     if op.older_than is not None:
         return "place BETWEEN ? AND ? AND created < ?", (low, high, op.older_than)
     count = txn.sql("SELECT messages FROM conversations WHERE id = ?", (conversation,)).get
@@ -542,7 +559,7 @@ def _bury_all(txn: Transaction, namespace: Namespace, version: int, updated: int
         if not rows:
             return count
         for key, *columns in rows:
-            row: Row = tuple(columns)  # type: ignore[assignment]  # the columns of _ITEM, in its order
+            row: Row = tuple(columns)
             bury_at(txn, namespace, key, row, version, updated, keep=True)
         count += len(rows)
         after = rows[-1][0]
