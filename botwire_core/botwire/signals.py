@@ -6,7 +6,6 @@ asked for with `poll`, by one thread, and only while somebody waits; `None` mean
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -46,26 +45,8 @@ class Signals:
             wake()
 
     @contextmanager
-    def waiting(self, namespace: str, *, subtree: bool) -> Generator[threading.Event]:
-        """An event that is set at each change in the scope."""
-        event = threading.Event()
-        with self._registered(namespace, subtree, event.set):
-            yield event
-
-    @contextmanager
-    def waiting_async(self, namespace: str, *, subtree: bool) -> Generator[asyncio.Event]:
-        """The same, for the running event loop."""
-        event, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def wake() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-
-        with self._registered(namespace, subtree, wake):
-            yield event
-
-    @contextmanager
-    def _registered(self, namespace: str, subtree: bool, wake: Wake) -> Generator[None]:
+    def registered(self, namespace: str, wake: Wake, *, subtree: bool) -> Generator[None]:
+        """Have `wake` called, from whatever thread, at each change in the scope."""
         scope = (namespace, subtree)
         with self._lock:
             self._waiters.setdefault(scope, []).append(wake)

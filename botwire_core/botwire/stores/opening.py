@@ -128,10 +128,16 @@ def _make_default_folder(path: str) -> None:
 
 
 def _open(place: Address) -> Shared:
-    from .sqlite import AsyncSQLiteStore, SQLiteStore  # brings apsw: only when a store is opened
+    from .sqlite import SQLiteStore  # brings apsw: only when a store is opened
 
     store = SQLiteStore(place.place, durability=cast("Any", place.durability))
-    return Shared(place, store, lambda: AsyncSQLiteStore(store))
+
+    def make_async() -> AsyncStore:
+        from .sqlite import AsyncSQLiteStore
+
+        return AsyncSQLiteStore(store)
+
+    return Shared(place, store, make_async)
 
 
 def release(shared: Shared, user: object) -> Store | None:

@@ -12,6 +12,19 @@ moves.py        dump, load and erase
 upkeep.py       backup, restore and the checks of `botwire doctor`
 """
 
-from .store import AsyncSQLiteStore, SQLiteStore
+from typing import TYPE_CHECKING, Any
+
+from .store import SQLiteStore
+
+if TYPE_CHECKING:
+    from .async_store import AsyncSQLiteStore
 
 __all__ = ["AsyncSQLiteStore", "SQLiteStore"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncSQLiteStore":  # brings asyncio: only for those who use it
+        from .async_store import AsyncSQLiteStore
+
+        return AsyncSQLiteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`SQLiteStore` and its async twin: who runs what, and where.
+"""`SQLiteStore`: who runs what, and where.
 
 One connection writes, and its callers share commits; a pool of others reads. What a reader sees is one moment of
 the file, and a long read never delays a short one.
@@ -6,7 +6,6 @@ the file, and a long read never delays a short one.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import threading
@@ -14,7 +13,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreUnavailable
-from botwire.ops import MAX_OPS, NO_META, Erase, Erased, Get, Item, Op
+from botwire.ops import MAX_OPS, NO_META, Changes, Erase, Erased, Get, Item, Op
 from botwire.revisions import read_meta
 from botwire.signals import Signals
 
@@ -78,7 +76,7 @@ class SQLiteStore:
         self._turnstile = NoTurnstile("") if self.in_memory else Turnstile(self.path)
         self._commits = Commits(self._run_group)
         self._memory_lock = threading.RLock()
-        self._signals = Signals(self._poll, POLL)
+        self.signals = Signals(self._poll, POLL)
         self._polled = -1
         self._erased = False
         self._failure: BotWireError | None = None
@@ -122,7 +120,7 @@ class SQLiteStore:
             if self._closed:
                 return
             self._closed = True
-            self._signals.close()
+            self.signals.close()
             with self._memory_lock:
                 while self._readers:
                     self._readers.pop().connection.close()
@@ -170,17 +168,16 @@ class SQLiteStore:
 
     def wait(self, namespace: str, cursor: str, timeout: float, *, subtree: bool = False) -> bool:
         """Block until there may be changes behind the cursor, or the time is up."""
-        from botwire.ops import Changes
-
         deadline = time.monotonic() + timeout
-        with self._signals.waiting(namespace, subtree=subtree) as waiter:
+        changed = threading.Event()
+        with self.signals.registered(namespace, changed.set, subtree=subtree):
             while True:
-                waiter.clear()
+                changed.clear()
                 page = self.execute([Changes(namespace, cursor, subtree=subtree, limit=1)])[0]
                 if page.changes:
                     return True
                 left = deadline - time.monotonic()
-                if left <= 0 or not waiter.wait(left):
+                if left <= 0 or not changed.wait(left):
                     return False
 
     # ── reading ──
@@ -264,36 +261,41 @@ class SQLiteStore:
         self._commits.submit(requests)
 
     def _run_group(self, requests: list[Request]) -> None:
-        """Commit a group; every request is done afterwards, unless this thread was interrupted before the commit."""
+        """Commit a group. Every request is done afterwards, unless this thread was interrupted before the commit."""
         try:
-            if self.in_memory:
-                with self._memory_lock:
-                    touched = self._commit(requests)
-            elif self._turnstile.needed:
-                with self._turnstile:
-                    touched = self._commit(requests)
-            else:
-                touched = self._commit(requests)
+            touched = self._commit_in_turn(requests)
         except (BotWireError, apsw.Error, OSError) as error:
-            told = (
-                in_our_words(error, self.path) if isinstance(error, apsw.Error) else _as_store_error(error, self.path)
-            )
-            for request in requests:
-                if request.error is None:
-                    request.error = told
+            _fail(requests, _as_ours(error, self.path))
+        except Exception as error:  # noqa: BLE001  # a mistake in one request must not become another caller's error
+            if len(requests) == 1:
+                _fail(requests, error)
+            else:
+                for request in requests:
+                    self._run_group([request])
         else:
-            if self._signals.wanted and touched:
-                self._signals.notify(touched)
-            if self._erased:
-                self._erased = False
-                self._scrub(requests)
-        for request in requests:
-            request.done = True
+            self._after_commit(requests, touched)
+
+    def _commit_in_turn(self, requests: list[Request]) -> set[str]:
+        if self.in_memory:
+            with self._memory_lock:
+                return self._commit(requests)
+        if self._turnstile.needed:
+            with self._turnstile:
+                return self._commit(requests)
+        return self._commit(requests)
+
+    def _after_commit(self, requests: list[Request], touched: set[str]) -> None:
+        if self.signals.wanted and touched:
+            self.signals.notify(touched)
+        if self._erased:
+            self._erased = False
+            self._scrub(requests)
 
     def _commit(self, requests: list[Request]) -> set[str]:
         sql, ledger, writer = self._sql, self._ledger, self._writer
         if ledger is None or writer is None:
             raise StoreUnavailable(f"the store {self.path} is closed: open a new one")
+        committing = False
         try:
             sql("BEGIN IMMEDIATE")
             if ledger.begin(self._clock()):
@@ -302,14 +304,15 @@ class SQLiteStore:
             for request in requests:
                 self._apply(transaction, request)
             touched = ledger.flush()
+            committing = True
             sql("COMMIT")
+            for request in requests:
+                request.done = True
             ledger.committed()
         except BaseException as error:
             if writer.in_transaction:
                 sql("ROLLBACK")
-            elif not isinstance(
-                error, Exception
-            ):  # interrupted behind the commit: it is done, and its callers must hear so
+            elif committing and not isinstance(error, Exception):  # interrupted just behind the commit: it stands
                 for request in requests:
                     request.done = True
             ledger.forget()
@@ -350,13 +353,16 @@ class SQLiteStore:
 
     def _scrub(self, requests: list[Request]) -> None:
         """After an erase: overwrite the log that still holds old pages, and delete our own copies of the file."""
-        for backup in old_backups(self.path):
-            backup.unlink(missing_ok=True)
-        with self._turnstile, self._memory_lock:
-            busy = not self.in_memory and not self._truncate_log()
+        try:
+            for backup in old_backups(self.path):
+                backup.unlink(missing_ok=True)
+            with self._turnstile:
+                pending = not self.in_memory and not self._truncate_log()
+        except (BotWireError, apsw.Error, OSError):  # the erase itself is committed; what is left of it is told so
+            pending = True
         for request in requests:
             request.results = [
-                msgspec.structs.replace(result, pending=busy) if isinstance(result, Erased) else result
+                msgspec.structs.replace(result, pending=pending) if isinstance(result, Erased) else result
                 for result in request.results
             ]
 
@@ -462,8 +468,16 @@ def _remember(transaction: Transaction, request: Request) -> None:
     )
 
 
-def _as_store_error(error: BotWireError | OSError, path: str) -> BotWireError:
+def _as_ours(error: BotWireError | apsw.Error | OSError, path: str) -> BotWireError:
+    if isinstance(error, apsw.Error):
+        return in_our_words(error, path)
     return error if isinstance(error, BotWireError) else StoreUnavailable(f"{path}: {error}")
+
+
+def _fail(requests: list[Request], error: BaseException) -> None:
+    for request in requests:
+        request.error = request.error or error
+        request.done = True
 
 
 def _reopen(path: str, durability: Durability) -> SQLiteStore:
@@ -482,97 +496,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-# ── async ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-class AsyncSQLiteStore:
-    """The same store for an event loop.
-
-    Single gets run in place: they are faster than a change of threads. Everything else runs on threads, and
-    writes that come at the same time share a commit.
-    """
-
-    def __init__(self, store: SQLiteStore) -> None:
-        self.store = store
-        self._pending: list[tuple[Request, asyncio.Future[None]]] = []
-        self._gate = threading.Lock()
-        self._writing = False
-        self._threads: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
-
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
-            self._pid, self._writing, self._pending, self._gate = os.getpid(), False, [], threading.Lock()
-            self._threads = ThreadPoolExecutor(4, thread_name_prefix="botwire")
-        return self._threads
-
-    async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
-        """As `SQLiteStore.execute`. A cancelled write may have been applied."""
-        loop = asyncio.get_running_loop()
-        if len(ops) == 1 and type(ops[0]) is Get and not self.store.in_memory:
-            return self.store.execute(ops)
-        if is_read_only(ops):
-            return await loop.run_in_executor(self._pool(), self.store.execute, ops)
-        pool = self._pool()
-        request, done = Request(ops, request_id), loop.create_future()
-        with self._gate:
-            self._pending.append((request, done))
-            start, self._writing = not self._writing, True
-        if start:
-            pool.submit(self._write_pending)
-        await done
-        if request.error is not None:
-            raise request.error
-        return request.results
-
-    def _write_pending(self) -> None:
-        """Commit what has gathered, until nothing has."""
-        while True:
-            with self._gate:
-                pending, self._pending = self._pending, []
-                if not pending:
-                    self._writing = False
-                    return
-            try:
-                self.store.submit([request for request, _ in pending])
-            except BotWireError as error:
-                for request, _ in pending:
-                    request.error = error
-            for _, done in pending:
-                _resolve(done)
-
-    async def wait(self, namespace: str, cursor: str, timeout: float, *, subtree: bool = False) -> bool:
-        """As `SQLiteStore.wait`."""
-        from botwire.ops import Changes
-
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        with self.store._signals.waiting_async(namespace, subtree=subtree) as waiter:  # pyright: ignore[reportPrivateUsage]  # its twin
-            while True:
-                waiter.clear()
-                page = (await self.execute([Changes(namespace, cursor, subtree=subtree, limit=1)]))[0]
-                if page.changes:
-                    return True
-                try:
-                    await asyncio.wait_for(waiter.wait(), max(0.0, deadline - loop.time()))
-                except TimeoutError:
-                    return False
-
-    async def close(self) -> None:
-        """Close the file."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-        await asyncio.get_running_loop().run_in_executor(None, self.store.close)
-
-
-def _resolve(done: asyncio.Future[None]) -> None:
-    def finish() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    try:
-        done.get_loop().call_soon_threadsafe(finish)
-    except RuntimeError:  # the loop was closed while its write was under way: nobody is left to tell
-        return

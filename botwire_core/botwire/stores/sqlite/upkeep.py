@@ -24,7 +24,7 @@ from botwire.errors import BotWireError, InvalidInput, StoreCorrupt, StoreFull, 
 from .connection import connect, in_our_words, translated
 from .migrations import APPLICATION_ID, old_backups, prepare, schema_version, scripts
 from .turnstile import Turnstile
-from .writes import _MESSAGE_SIZE  # pyright: ignore[reportPrivateUsage]  # the doctor counts as the writers do
+from .writes import MESSAGE_SIZE
 
 Progress = Callable[[int, int], object]
 """Called with the pages that are copied, and how many there are in all."""
@@ -89,9 +89,13 @@ def _copy_held(source: apsw.Connection, target: Path, progress: Progress, told: 
 
 def _copy(source: apsw.Connection, target: apsw.Connection, progress: Progress) -> None:
     with target.backup("main", source, "main") as copying:
-        while not copying.done:
-            copying.step(PAGES_PER_STEP)
-            progress(copying.page_count - copying.remaining, copying.page_count)
+        _run(copying, progress)
+
+
+def _run(copying: apsw.Backup, progress: Progress) -> None:
+    while not copying.done:
+        copying.step(PAGES_PER_STEP)
+        progress(copying.page_count - copying.remaining, copying.page_count)
 
 
 def _take_name(copy: Path, goal: Path) -> None:
@@ -154,12 +158,9 @@ def restore(
         if _fingerprint(_existing(source)) != _fingerprint(before):
             raise StoreUnavailable(f"{source} changed while it was read: nothing was restored, try again")
         with _turn(goal):
-            given = _given(goal, force=force)
-            if given is None:
+            if _given(goal, force=force) is None:
                 _move_aside(goal)
-            elif given.ids:
-                _go_on_above(staged, given)
-            _put_in_place(staged, goal, lambda done, total: report(total + done, 2 * total))
+            _put_in_place(staged, goal, lambda done, total: report(total + done, 2 * total), force=force)
         return staged.stat().st_size
 
 
@@ -178,7 +179,7 @@ def _stage(source: Path, staged: Path, progress: Progress) -> None:
 
 @contextmanager
 def _turn(path: Path) -> Generator[None]:
-    """Keep other processes of botwire from writing."""
+    """Keep other processes of botwire from making the file while we do."""
     turnstile = Turnstile(str(path))
     try:
         with turnstile:
@@ -236,27 +237,6 @@ def _read_given(reader: apsw.Connection, path: Path, *, force: bool) -> Given:
     return Given(ids, version, sequence)
 
 
-def _go_on_above(staged: Path, given: Given) -> None:
-    """Have the copy give out nothing that the store it replaces had given out.
-
-    Processes remember namespaces by id; cursors and compare-and-set trust that no version comes twice.
-    """
-    with translated(str(staged)), closing(connect(str(staged), "relaxed")) as writer, writer:
-        sql = writer.execute
-        own, own_sequence = sql(f"SELECT {_IDS}, {_SEQUENCE} FROM store").get
-        shift = max(given.ids, own)  # beyond all ids that there are: no two meet on the way
-        sequence = max(given.sequence, own_sequence) + 1
-        sql("DELETE FROM changes")
-        for table in ("items", "revisions", "conversations"):
-            sql(f"UPDATE {table} SET namespace = namespace + ?", (shift,))
-        sql("UPDATE namespaces SET id = id + ?, version = max(version, ?) + 1", (shift, given.version))
-        sql("UPDATE namespaces SET feed_floor = version, feed_trimmed = ?", (sequence,))
-        sql("DELETE FROM sqlite_sequence WHERE name = 'namespaces'")
-        sql("INSERT INTO sqlite_sequence (name, seq) VALUES ('namespaces', ?)", (shift + own,))
-        sql("UPDATE store SET mark = max(mark, ?)", (given.version + 1,))
-        sql("UPDATE store SET sequence = ?1, trimmed = ?1, erased = ?1", (sequence,))
-
-
 def _move_aside(path: Path) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for ending in ("", "-wal", "-shm", "-journal"):
@@ -265,14 +245,45 @@ def _move_aside(path: Path) -> None:
             part.rename(f"{path}.damaged-{stamp}{ending}")
 
 
-def _put_in_place(staged: Path, path: Path, progress: Progress) -> None:
-    with translated(str(path)), closing(connect(str(staged), "relaxed")) as source:
-        with closing(connect(str(path), "full")) as target:
-            _copy(source, target, progress)
-            try:
-                target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except apsw.BusyError:
-                return  # somebody reads the old store still; the log is emptied when they are done
+def _put_in_place(staged: Path, path: Path, progress: Progress, *, force: bool) -> None:
+    with (
+        translated(str(path)),
+        closing(connect(str(staged), "relaxed")) as source,
+        closing(connect(str(path), "full")) as target,
+    ):
+        target.execute("PRAGMA journal_mode = wal").fetchall()
+        with target.backup("main", source, "main") as copying:
+            copying.step(1)  # holds the target's write lock from here on: what it has given out is final
+            given = _given(path, force=force)
+            if given is not None and given.ids:
+                _go_on_above(source, given)  # SQLite brings what it has copied up to date
+            _run(copying, progress)
+        try:
+            target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except apsw.BusyError:
+            return  # somebody reads the old store still; the log is emptied when they are done
+
+
+def _go_on_above(writer: apsw.Connection, given: Given) -> None:
+    """Have a store give out nothing that the one it replaces had given out.
+
+    Processes remember namespaces by id; cursors and compare-and-set trust that no version comes twice.
+    """
+    sql = writer.execute
+    with writer:
+        own, own_sequence = sql(f"SELECT {_IDS}, {_SEQUENCE} FROM store").get
+        shift = max(given.ids, own)  # beyond all ids that there are: no two meet on the way
+        sequence = max(given.sequence, own_sequence) + 1
+        for table in ("changes", "changes_of_namespace"):  # feeds begin anew, so that older cursors expire
+            sql(f"DELETE FROM {table}")
+        for table in ("items", "revisions", "conversations"):
+            sql(f"UPDATE {table} SET namespace = namespace + ?", (shift,))
+        sql("UPDATE namespaces SET id = id + ?, version = max(version, ?) + 1", (shift, given.version))
+        sql("UPDATE namespaces SET feed_floor = version, feed_trimmed = ?", (sequence,))
+        sql("DELETE FROM sqlite_sequence WHERE name = 'namespaces'")
+        sql("INSERT INTO sqlite_sequence (name, seq) VALUES ('namespaces', ?)", (shift + own,))
+        sql("UPDATE store SET mark = max(mark, ?)", (given.version + 1,))
+        sql("UPDATE store SET sequence = ?1, indexed = ?1, trimmed = ?1, erased = ?1", (sequence,))
 
 
 # ── what both need ──────────────────────────────────────────────────────────────────────────────────
@@ -487,7 +498,7 @@ def _check_integrity(reader: apsw.Connection) -> Check:
 
 
 _SAID = (
-    f"SELECT place >> 32 AS conversation, count(*) AS messages, sum({_MESSAGE_SIZE}) AS bytes FROM messages GROUP BY 1"
+    f"SELECT place >> 32 AS conversation, count(*) AS messages, sum({MESSAGE_SIZE}) AS bytes FROM messages GROUP BY 1"
 )
 _RECOUNT = f"""
 WITH held AS (
@@ -534,6 +545,7 @@ _ORPHANS = {
     "past values of no item": "revisions r WHERE NOT EXISTS "
     "(SELECT 1 FROM items i WHERE i.namespace = r.namespace AND i.key = r.key)",
     "changes of no namespace": "changes WHERE namespace NOT IN (SELECT id FROM namespaces)",
+    "entries of no change": "changes_of_namespace WHERE sequence NOT IN (SELECT sequence FROM changes)",
     "conversations of no namespace": "conversations WHERE namespace NOT IN (SELECT id FROM namespaces)",
     "messages of no conversation": "messages WHERE place >> 32 NOT IN (SELECT id FROM conversations)",
 }
