@@ -271,6 +271,7 @@ class SQLiteStore:
                 _fail(requests, error)
             else:
                 for request in requests:
+                    request.error = None
                     self._run_group([request])
         else:
             self._after_commit(requests, touched)
