@@ -6,11 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, overload
 
-from . import flows, transfer, values
-from .batch import Batch
-from .conversation import Conversation
+from . import flows, values
 from .errors import BotWireError, NotFound
 from .flows import Flow, Moment, Ttl
 from .handle import Handle
@@ -43,6 +41,10 @@ from .ops import (
 )
 from .stores.base import Store
 from .values import decode
+
+if TYPE_CHECKING:
+    from .batch import Batch
+    from .conversation import Conversation
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -221,6 +223,8 @@ class Memory(Handle):
         >>> memory.list_keys()
         ['a', 'b']
         """
+        from .batch import Batch  # here, so that `import botwire` stays quick
+
         return Batch(self.namespace, self.author, self.execute)
 
     # ── history ──
@@ -290,6 +294,8 @@ class Memory(Handle):
     def conversation(self, name: str) -> Conversation:
         """A conversation of this namespace; it comes to be with its first message."""
         check_name(name, "conversation")
+        from .conversation import Conversation  # here, so that `import botwire` stays quick
+
         return Conversation(self, name)
 
     # ── the feed ──
@@ -410,12 +416,16 @@ class Memory(Handle):
 
         That is values, versions, times, history and conversations; `import_` makes an equal namespace of it.
         """
+        from . import transfer  # here, as in all that moves, so that `import botwire` stays quick
+
         if not isinstance(target, str | os.PathLike):
             return self._export(target)
         with transfer.replacing(target) as stream:
             return self._export(stream)
 
     def _export(self, stream: BinaryIO) -> EndRecord:
+        from . import transfer
+
         record: DumpRecord | None = None
         stream.write(transfer.first_line(self.namespace))
         for record in self.records():
@@ -425,6 +435,8 @@ class Memory(Handle):
 
     def import_(self, source: str | os.PathLike[str] | BinaryIO) -> NamespaceInfo:
         """Read an export into this namespace, which must be empty. All or nothing."""
+        from . import transfer
+
         if not isinstance(source, str | os.PathLike):
             return self.load(transfer.read_batches(source))
         with transfer.opened(source) as stream:
@@ -432,6 +444,8 @@ class Memory(Handle):
 
     def copy_to(self, target: Memory) -> NamespaceInfo:
         """Copy everything into another memory, which must be empty: another namespace, or another store."""
+        from . import transfer
+
         return target.load(transfer.in_batches(self.records()))
 
     # ── the mapping protocol ──

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple, cast
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botwire.errors import InvalidInput, StoreUnavailable
 from botwire.settings import check_environment
 
 from .base import AsyncStore, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Address(NamedTuple):
@@ -78,6 +79,8 @@ def _sqlite_place(url: str, rest: str) -> str:
         return ":memory:"
     if not rest.startswith("/"):
         raise InvalidInput(f"{url!r} has two slashes: write 'sqlite:///{rest}' (relative) or 'sqlite:////…' (absolute)")
+    from urllib.parse import unquote  # here, so that `import botwire` stays quick
+
     path = unquote(rest[1:])
     if "?" in path or not path or "\x00" in path:
         raise InvalidInput(f"{url!r} must be 'sqlite:///' and the path of a file, nothing else")
@@ -118,6 +121,8 @@ def _acquire(url: str | None, durability: str | None) -> Shared:
 
 
 def _make_default_folder(path: str) -> None:
+    from pathlib import Path
+
     folder = Path(path).parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

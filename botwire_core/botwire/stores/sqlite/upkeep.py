@@ -412,7 +412,7 @@ def examine(path: str | os.PathLike[str]) -> list[Check]:
     if first.state != "failed":
         checks += _settled(file)
         checks += [_check_log(file), _check_old_backups(file)]
-    checks.append(check_sqlite(apsw.sqlite_lib_version()))
+    checks.append(check_sqlite(sqlite_version()))
     if file.parent.is_dir():
         size = file.stat().st_size if file.is_file() else 0
         checks += [check_space(size, shutil.disk_usage(file.parent).free), _check_file_system(file)]
@@ -582,6 +582,12 @@ def _check_old_backups(file: Path) -> Check:
         found = f"migrations left {_some([each.name for each in backups])}"
         return Check("backups", "warning", found, "delete them when all is well: they hold what was deleted since")
     return Check("backups", "ok", "none left by migrations")
+
+
+def sqlite_version() -> str:
+    """The version of the SQLite that is used."""
+    version: str = apsw.sqlite_lib_version()
+    return version
 
 
 def check_sqlite(version: str) -> Check:

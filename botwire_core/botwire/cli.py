@@ -1,0 +1,671 @@
+"""`botwire`: the command line.
+
+Each command is one function. What takes long to import is imported inside, so that `botwire --help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+
+import click
+
+from . import __version__
+from .errors import BotWireError, Conflict, HistoryExpired, InvalidInput, NotFound, StoreUnavailable
+
+if TYPE_CHECKING:
+    from .memory import Memory
+    from .ops import ConversationInfo, Item, NamespaceInfo, Revision
+    from .stores.opening import Address
+    from .stores.sqlite.upkeep import Check
+
+NOTHING, BAD_INPUT, TROUBLE, INTERRUPTED, PIPE_CLOSED = (
+    1,
+    2,
+    3,
+    130,
+    141,
+)  # exit codes; the last two as shells have them
+
+_EPILOG = """
+\b
+Exit codes:
+  0    done
+  1    not there, nothing to do, or somebody else was first (--if-version)
+  2    wrong usage or bad input
+  3    trouble with the store: its file, the disk, a limit
+  130  interrupted
+  141  whoever read the output went away
+(`botwire doctor` has its own.)
+"""
+
+
+# ── how it runs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line, and exit with its code."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        code = cli.main(arguments, prog_name="botwire", standalone_mode=False)
+        sys.stdout.flush()  # here, where a closed pipe can still be told from a fault
+    except BrokenPipeError:
+        return _leave_pipe()
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BotWireError as error:
+        _say("error: " + " ".join(str(error).split()))
+        return _exit_code(error)
+    return code if isinstance(code, int) else 0
+
+
+def _exit_code(error: BotWireError) -> int:
+    match error:
+        case NotFound() | Conflict() | HistoryExpired():
+            return NOTHING
+        case InvalidInput():
+            return BAD_INPUT
+        case _:
+            return TROUBLE
+
+
+def _leave_pipe() -> int:
+    """`botwire ls | head` has read enough: say nothing, not even when Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
+
+
+def _say(text: str) -> None:
+    """One line for people, on stderr; what it cannot show is escaped."""
+    click.echo(text.encode("utf-8", "backslashreplace").decode(), err=True)
+
+
+def _note(text: str) -> None:
+    """Say what was done, to somebody who is watching."""
+    if sys.stderr.isatty():
+        _say(text)
+
+
+def _write(line: str | bytes) -> None:
+    """One line on stdout, exactly, whatever the terminal's encoding; half a surrogate pair goes out as it is."""
+    data = line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass")
+    sys.stdout.buffer.write(data + b"\n")
+
+
+def _write_json(record: dict[str, Any], value: bytes | None = None) -> None:
+    """An object on a line of its own; what is not there is left out. `value` is JSON that goes in as it is stored."""
+    present = {name: field for name, field in record.items() if field is not None and field != []}
+    line = json.dumps(present, ensure_ascii=False).encode()
+    _write(line if value is None else line[:-1] + b', "value": ' + value + b"}")
+
+
+class _Pipes(click.Group):
+    """Click exits with 1 when the pipe is closed, which means something else here: hand it on as it is."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return _leave_pipe()
+        return result
+
+
+# ── arguments ───────────────────────────────────────────────────────────────────────────────────────
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
+
+
+def _duration(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    """`90`, `90s`, `15m`, `2h`, `7d` or `1w`, in seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text, re.ASCII)
+    if not found:
+        raise click.BadParameter(f"{text!r} is no duration: write seconds, or 15m, 2h, 7d, 1w")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | datetime | None:
+    """A version, or a time with its zone."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal() and len(text) < 19:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no version and no time: write 3, or 2026-01-31T12:00:00Z") from None
+    if moment.tzinfo is None:
+        raise click.BadParameter(f"{text!r} has no time zone: end it with Z for UTC, or +02:00")
+    return moment
+
+
+class _Where:
+    """What the global options say: where the memory is, and which namespace of it is meant."""
+
+    def __init__(self, url: str | None, namespace: str | None) -> None:
+        self.url = url
+        self.given_namespace = namespace
+        self.namespace = "default" if namespace is None else namespace
+
+    def address(self) -> Address:
+        """Where the store lies."""
+        from .settings import check_environment
+        from .stores import opening
+
+        check_environment()
+        return opening.address(os.environ.get("BOTWIRE_URL") if self.url is None else self.url, None)
+
+    def file(self) -> Path:
+        """The store's file. Raises `InvalidInput` if it has none."""
+        address = self.address()
+        if address.kind != "sqlite" or address.place == ":memory:":
+            raise InvalidInput("this command is about a file: name one with --url sqlite:///FILE")
+        return Path(address.place)
+
+    def memory(self, *, new: bool = False) -> Memory:
+        """The memory that is meant. Unless it may be `new`, its store must be there: to read makes no files."""
+        from .memory import Memory
+
+        address = self.address()
+        if address.kind == "sqlite" and address.place != ":memory:" and not new and not os.path.lexists(address.place):
+            raise StoreUnavailable(f"there is no store at {address.place}: `botwire set` makes one; or see --url")
+        memory = Memory(self.namespace, self.url)
+        click.get_current_context().call_on_close(memory.close)
+        return memory
+
+
+_where = click.make_pass_decorator(_Where)
+
+
+@click.group(cls=_Pipes, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--url", metavar="URL", help="sqlite:///FILE. By default BOTWIRE_URL, else a file in your data directory."
+)
+@click.option("-n", "--namespace", metavar="NAME", help="Which namespace, such as acme/user-42.  [default: default]")
+@click.version_option(__version__, "-V", "--version", prog_name="botwire", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, url: str | None, namespace: str | None) -> None:
+    r"""The memory that stays: look into it, change it, and keep it safe.
+
+    \b
+    botwire set coffee '"Ethiopian Yirgacheffe"'
+    botwire get coffee
+    botwire -n user-42 ls --long
+    """
+    ctx.obj = _Where(url, namespace)
+
+
+# ── values ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cli.command()
+@click.argument("key")
+@click.option("--raw", is_flag=True, help="Print a string bare, without quotes.")
+@click.option(
+    "--as-of",
+    callback=_moment,
+    metavar="VERSION|TIME",
+    help="As it was at a version, or at a time such as 2026-01-31T12:00:00Z.",
+)
+@_where
+def get(where: _Where, key: str, raw: bool, as_of: int | datetime | None) -> int:
+    """Print the value of KEY as JSON. Exits with 1, silently, if it is not there."""
+    item = where.memory().item(key, as_of=as_of)
+    if item is None:
+        return NOTHING
+    _write(item.value if raw and isinstance(item.value, str) else bytes(item.raw))
+    return 0
+
+
+@cli.command(name="set")
+@click.argument("key")
+@click.argument("value")
+@click.option("--text", is_flag=True, help="VALUE is plain text, not JSON.")
+@click.option("--ttl", callback=_duration, metavar="DURATION", help="How long it can be read: seconds, or 15m, 2h, 7d.")
+@click.option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
+@click.option("--if-version", type=int, help="Only if this is its version now; 0: only if it is not there.")
+@_where
+def set_(
+    where: _Where, key: str, value: str, text: bool, ttl: float | None, tags: tuple[str, ...], if_version: int | None
+) -> None:
+    """Store VALUE, which is JSON, under KEY, and print its version. `-` reads it from stdin.
+
+    With --text a value from stdin loses the end of its last line, as $(...) does.
+    """
+    given = _stdin_text(text) if value == "-" else value
+    plain = given if text else _parsed(given)
+    item = where.memory(new=True).set(key, plain, ttl=ttl, if_version=if_version, tags=tags)
+    _write(str(item.version))
+
+
+def _stdin_text(bare: bool) -> str:
+    try:
+        text = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"stdin is no UTF-8 text ({error}): values are JSON or text") from error
+    return text.removesuffix("\n").removesuffix("\r") if bare else text
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text, with a hint for those who meant plain text."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidInput("the value is nested too deep: the limit is 128 levels") from None
+    except ValueError as error:
+        shown = text if len(text) <= 40 else text[:39] + "…"
+        raise InvalidInput(f"{shown!r} is not JSON ({error}): put text in quotes ('\"…\"'), or pass --text") from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}")
+
+
+@cli.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--if-version", type=int, help="Only if this is its version now; for a single KEY.")
+@_where
+def delete(where: _Where, keys: tuple[str, ...], if_version: int | None) -> int:
+    """Delete keys, all in one go. Exits with 1 if one of them was not there. Their past stays for `undo`."""
+    from .ops import Delete
+
+    if if_version is not None and len(keys) > 1:
+        raise InvalidInput("--if-version is about a single key")
+    memory = where.memory()
+    wanted = list(dict.fromkeys(keys))
+    results = memory.execute([Delete(memory.namespace, key, if_version) for key in wanted])
+    missing = [key for key, stamp in zip(wanted, results, strict=True) if stamp is None]
+    for key in missing:
+        _say(f"no {key!r} in {memory.namespace!r}")
+    return NOTHING if missing else 0
+
+
+@cli.command()
+@click.argument("key")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, at most.")
+@click.option("--json", "as_json", is_flag=True, help="An object a line.")
+@_where
+def history(where: _Where, key: str, limit: int, as_json: bool) -> int:
+    """Print what KEY was, newest first: version, time and value. Exits with 1 if there is nothing."""
+    revisions = where.memory().history(key, limit=limit)
+    for revision in revisions:
+        if as_json:
+            _write_json(_revision_record(revision), b"null" if revision.deleted else bytes(revision.raw))
+        else:
+            value = "(deleted)" if revision.deleted else bytes(revision.raw).decode()
+            _write(f"{revision.version:>8}  {_clock(revision.at)}  {value}")
+    return 0 if revisions else NOTHING
+
+
+def _revision_record(revision: Revision) -> dict[str, Any]:
+    return {
+        "version": revision.version,
+        "at": revision.at.isoformat(),
+        "expires": None if revision.expires is None else _iso(revision.expires),
+        "tags": list(revision.meta.tags),
+        "author": revision.meta.author,
+        "restored": revision.meta.restored,
+        "deleted": revision.deleted or None,
+    }
+
+
+@cli.command()
+@click.argument("key")
+@_where
+def undo(where: _Where, key: str) -> int:
+    """Bring back the value that KEY had before, also after a delete, and print it. Again goes further back.
+
+    Exits with 1 if there is nothing to undo.
+    """
+    item = where.memory().undo(key)
+    if item is None:
+        _say(f"there is nothing to undo for {key!r} in {where.namespace!r}")
+        return NOTHING
+    _write(bytes(item.raw))
+    return 0
+
+
+# ── listings ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cli.command()
+@click.option("--prefix", default="", help="Only names that begin so.")
+@click.option("-l", "--long", "long_", is_flag=True, help="With versions, times and sizes.")
+@click.option("--json", "as_json", is_flag=True, help="An object a line.")
+@click.option("--conversations", "what", flag_value="conversations", help="List conversations.")
+@click.option("--namespaces", "what", flag_value="namespaces", help="List namespaces: all, or those of --namespace.")
+@_where
+def ls(where: _Where, prefix: str, long_: bool, as_json: bool, what: str | None) -> None:
+    """List keys, a line each, in order."""
+    listing, row, record = _LISTINGS[what or "keys"]
+    for entry in listing(where, prefix):
+        if as_json:
+            _write_json(record(entry))
+        else:
+            _write(row(entry) if long_ else record(entry)["name"])
+
+
+def _list_keys(where: _Where, prefix: str) -> Iterator[Item]:
+    from . import flows
+
+    memory, op = where.memory(), flows.scan_op(where.namespace, prefix=prefix, values=False)
+    return (item for page in _pages(memory, op) for item in page.items)
+
+
+def _list_conversations(where: _Where, prefix: str) -> Iterator[ConversationInfo]:
+    return where.memory().conversations(prefix)
+
+
+def _list_namespaces(where: _Where, prefix: str) -> Iterator[NamespaceInfo]:
+    from .ops import Namespaces
+
+    pages = _pages(where.memory(), Namespaces(where.given_namespace or "", limit=500))
+    return (each for page in pages for each in page.namespaces if each.name.startswith(prefix))
+
+
+def _pages(memory: Memory, op: Any) -> Iterator[Any]:
+    from . import flows
+
+    while op is not None:
+        page = memory.ask(op)
+        yield page
+        op = flows.next_page(op, page, None)
+
+
+def _key_row(item: Item) -> str:
+    return f"{item.version:>8}  {_clock(item.updated_at)}  {_clock(item.expires_at):20}  {item.key}"
+
+
+def _key_record(item: Item) -> dict[str, Any]:
+    return {
+        "name": item.key,
+        "version": item.version,
+        "created": _iso(item.created),
+        "updated": _iso(item.updated),
+        "expires": None if item.expires is None else _iso(item.expires),
+        "tags": list(item.tags),
+        "author": item.author,
+    }
+
+
+def _conversation_row(talk: ConversationInfo) -> str:
+    return f"{talk.messages:>8}  {_clock(talk.updated_at)}  {_size(talk.bytes):>10}  {talk.name}"
+
+
+def _conversation_record(talk: ConversationInfo) -> dict[str, Any]:
+    about = {"name": talk.name, "messages": talk.messages, "bytes": talk.bytes, "version": talk.version}
+    return {**about, "created": _iso(talk.created), "updated": _iso(talk.updated)}
+
+
+def _namespace_row(space: NamespaceInfo) -> str:
+    from .ops import moment
+
+    counts = f"{space.items:>8} items  {space.messages:>8} messages  {_size(space.bytes):>10}"
+    return f"{counts}  {_clock(moment(space.updated))}  {space.name}"
+
+
+def _namespace_record(space: NamespaceInfo) -> dict[str, Any]:
+    return {
+        "name": space.name,
+        "items": space.items,
+        "messages": space.messages,
+        "conversations": space.conversations,
+        "bytes": space.bytes,
+        "version": space.version,
+        "created": _iso(space.created),
+        "updated": _iso(space.updated),
+    }
+
+
+_Listing = tuple[Callable[[_Where, str], Iterator[Any]], Callable[[Any], str], Callable[[Any], dict[str, Any]]]
+_LISTINGS: dict[str, _Listing] = {
+    "keys": (_list_keys, _key_row, _key_record),
+    "conversations": (_list_conversations, _conversation_row, _conversation_record),
+    "namespaces": (_list_namespaces, _namespace_row, _namespace_record),
+}
+
+
+def _iso(microseconds: int) -> str:
+    from .ops import moment
+
+    return moment(microseconds).isoformat()
+
+
+def _clock(when: datetime | None) -> str:
+    return "-" if when is None else f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _size(count: int) -> str:
+    """Bytes, as people read them.
+
+    >>> _size(800), _size(1_300_000)
+    ('800 B', '1.2 MiB')
+    """
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+# ── moving ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _progress(label: str, total: int) -> Generator[Callable[[int], None]]:
+    """A function to be told how much more is done; it draws a bar if somebody is watching."""
+    if not sys.stderr.isatty():
+        yield lambda more: None
+        return
+    with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
+        yield bar.update
+
+
+class _Counted:
+    """A binary stream to write to, which tells how many lines went through."""
+
+    def __init__(self, stream: BinaryIO, told: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._told = told
+
+    def write(self, line: bytes) -> int:
+        """Write a line."""
+        self._told(1)
+        return self._stream.write(line)
+
+
+def _counted_lines(lines: Iterable[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
+    for line in lines:
+        yield line
+        told(len(line))
+
+
+@cli.command()
+@click.argument("file", default="-")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
+@_where
+def export(where: _Where, file: str, force: bool) -> None:
+    """Write the whole namespace to FILE as JSON Lines: values, versions, times, history, conversations.
+
+    Without FILE, or with `-`, to stdout. `botwire import` reads it.
+    """
+    from . import transfer
+
+    memory = where.memory()
+    about = memory.stats()
+    if not about.created:
+        raise NotFound(f"there is no namespace {memory.namespace!r}: see `botwire ls --namespaces`")
+    if file != "-" and not force and os.path.lexists(file):
+        raise InvalidInput(f"{file} exists: name another file, or overwrite it with --force")
+    with _progress("exporting", about.items + about.messages + about.conversations) as told:
+        if file == "-":
+            end = memory.export(cast("BinaryIO", _Counted(sys.stdout.buffer, told)))
+        else:
+            with transfer.replacing(file) as stream:
+                end = memory.export(cast("BinaryIO", _Counted(stream, told)))
+    _note(f"exported {end.items:,} items and {end.messages:,} messages of {memory.namespace!r}")
+
+
+@cli.command(name="import")
+@click.argument("file")
+@_where
+def import_(where: _Where, file: str) -> None:
+    """Read an export from FILE, or `-` for stdin, into the namespace, which must be empty. All or nothing."""
+    from . import transfer
+
+    memory = where.memory(new=True)
+    if file == "-":
+        about = memory.load(transfer.read_batches(sys.stdin.buffer))
+    else:
+        with transfer.opened(file) as stream, _progress("importing", os.fstat(stream.fileno()).st_size) as told:
+            about = memory.load(transfer.read_batches(_counted_lines(stream, told)))
+    _note(f"imported {about.items:,} items and {about.messages:,} messages into {memory.namespace!r}")
+
+
+# ── upkeep ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _pages_done(label: str) -> Generator[Callable[[int, int], None]]:
+    """What backup and restore report to: pages done, of how many."""
+    shown = 0
+    with _progress(label, 1_000) as told:
+
+        def report(done: int, total: int) -> None:
+            nonlocal shown
+            now = 1_000 * done // max(1, total)
+            told(now - shown)
+            shown = now
+
+        yield report
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
+@_where
+def backup(where: _Where, file: str, force: bool) -> None:
+    """Copy the whole store, all its namespaces, to FILE, while others go on using it. The copy is checked."""
+    from .stores.sqlite import upkeep
+
+    with _pages_done("backing up") as report:
+        size = upkeep.backup(where.file(), file, force=force, progress=report)
+    _note(f"{file}: {_size(size)}")
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--force", is_flag=True, help="Replace a store that holds something, or is damaged.")
+@_where
+def restore(where: _Where, file: str, force: bool) -> None:
+    """Make the store what it was when FILE was backed up. FILE is checked before anything is touched.
+
+    Programs that have the store open see the old one or the new one, and need not be ended.
+    """
+    from .stores.sqlite import upkeep
+
+    path = where.file()
+    if where.url is None and "BOTWIRE_URL" not in os.environ:  # the default place, which need not be there yet
+        _make_folder(path.parent)
+    with _pages_done("restoring") as report:
+        size = upkeep.restore(file, path, force=force, progress=report)
+    _note(f"{path}: {_size(size)}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"{folder} cannot be made ({error.strerror}): name a file with --url") from error
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="An object a line.")
+@_where
+def doctor(where: _Where, as_json: bool) -> int:
+    """Look the store over, change nothing, and say what to do. Exits with 0: sound, 1: warnings, 2: failed."""
+    from .stores.sqlite import upkeep
+
+    checks = upkeep.examine(where.file())
+    for check in checks:
+        if as_json:
+            _write_json(check._asdict())
+        else:
+            _show_check(check)
+    states = {check.state for check in checks}
+    return 2 if "failed" in states else 1 if "warning" in states else 0
+
+
+def _show_check(check: Check) -> None:
+    colour = {"ok": "green", "warning": "yellow", "failed": "red"}[check.state]
+    click.echo(f"{click.style(f'{check.state:8}', fg=colour)}{check.name:12} {check.found}")
+    if check.advice:
+        click.echo(f"{'':20} -> {check.advice}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One object.")
+@_where
+def info(where: _Where, as_json: bool) -> None:
+    """Print versions, where the store is, and how much it holds. Makes no file."""
+    from .stores.sqlite import upkeep
+
+    address = where.address()
+    about: dict[str, Any] = {
+        "botwire": __version__,
+        "sqlite": upkeep.sqlite_version(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "store": address.place,
+        "durability": address.durability,
+        "exists": address.place == ":memory:" or os.path.lexists(address.place),
+    }
+    if about["exists"]:
+        about |= _contents(where)
+    if as_json:
+        _write(json.dumps(about, ensure_ascii=False))
+        return
+    for name, value in about.items():
+        shown = _size(value) if name.endswith("bytes") else f"{value:,}" if type(value) is int else str(value)
+        _write(f"{name + ':':16}{shown}")
+
+
+def _contents(where: _Where) -> dict[str, Any]:
+    from .ops import Describe
+
+    memory, path = where.memory(), Path(where.address().place)
+    total = memory.ask(Describe(""))
+    sizes = {"file_bytes": path.stat().st_size} if path.is_file() else {}
+    log = path.with_name(path.name + "-wal")
+    if log.is_file():
+        sizes["log_bytes"] = log.stat().st_size
+    return {
+        **sizes,
+        "namespaces": sum(1 for _ in _list_namespaces(_Where(where.url, None), "")),
+        "items": total.items,
+        "conversations": total.conversations,
+        "messages": total.messages,
+        "bytes": total.bytes,
+    }
+
+
+if __name__ == "__main__":
+    main()
