@@ -34,6 +34,14 @@ NOTHING, BAD_INPUT, TROUBLE, INTERRUPTED, PIPE_CLOSED = (
     141,
 )  # exit codes; the last two as shells have them
 
+_HELP = """
+The memory that stays: look into it, change it, and keep it safe.
+
+\b
+botwire set coffee '"Ethiopian Yirgacheffe"'
+botwire get coffee
+botwire -n user-42 ls --long
+"""
 _EPILOG = """
 \b
 Exit codes:
@@ -195,7 +203,7 @@ class _Where:
 _where = click.make_pass_decorator(_Where)
 
 
-@click.group(cls=_Pipes, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Pipes, help=_HELP, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--url", metavar="URL", help="sqlite:///FILE. By default BOTWIRE_URL, else a file in your data directory."
 )
@@ -203,13 +211,7 @@ _where = click.make_pass_decorator(_Where)
 @click.version_option(__version__, "-V", "--version", prog_name="botwire", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, url: str | None, namespace: str | None) -> None:
-    r"""The memory that stays: look into it, change it, and keep it safe.
-
-    \b
-    botwire set coffee '"Ethiopian Yirgacheffe"'
-    botwire get coffee
-    botwire -n user-42 ls --long
-    """
+    """The memory that stays: look into it, change it, and keep it safe."""
     ctx.obj = _Where(url, namespace)
 
 
@@ -246,9 +248,10 @@ def get(where: _Where, key: str, raw: bool, as_of: int | datetime | None) -> int
 def set_(
     where: _Where, key: str, value: str, text: bool, ttl: float | None, tags: tuple[str, ...], if_version: int | None
 ) -> None:
-    """Store VALUE, which is JSON, under KEY, and print its version. `-` reads it from stdin.
+    """Store VALUE under KEY.
 
-    With --text a value from stdin loses the end of its last line, as $(...) does.
+    VALUE is JSON; `-` reads it from stdin. Prints the new version. With --text a value from stdin loses the end of
+    its last line, as $(...) does.
     """
     given = _stdin_text(text) if value == "-" else value
     plain = given if text else _parsed(given)
@@ -304,7 +307,10 @@ def delete(where: _Where, keys: tuple[str, ...], if_version: int | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="An object a line.")
 @_where
 def history(where: _Where, key: str, limit: int, as_json: bool) -> int:
-    """Print what KEY was, newest first: version, time and value. Exits with 1 if there is nothing."""
+    """Print what KEY was, newest first.
+
+    Version, time and value. Exits with 1 if there is nothing.
+    """
     revisions = where.memory().history(key, limit=limit)
     for revision in revisions:
         if as_json:
@@ -331,9 +337,9 @@ def _revision_record(revision: Revision) -> dict[str, Any]:
 @click.argument("key")
 @_where
 def undo(where: _Where, key: str) -> int:
-    """Bring back the value that KEY had before, also after a delete, and print it. Again goes further back.
+    """Bring back the value before this one.
 
-    Exits with 1 if there is nothing to undo.
+    Also after a delete. Prints it; again goes further back. Exits with 1 if there is nothing to undo.
     """
     item = where.memory().undo(key)
     if item is None:
@@ -504,9 +510,10 @@ def _counted_lines(lines: Iterable[bytes], told: Callable[[int], None]) -> Itera
 @click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
 @_where
 def export(where: _Where, file: str, force: bool) -> None:
-    """Write the whole namespace to FILE as JSON Lines: values, versions, times, history, conversations.
+    """Write the namespace to FILE as JSON Lines.
 
-    Without FILE, or with `-`, to stdout. `botwire import` reads it.
+    Values, versions, times, history and conversations: `botwire import` makes an equal namespace of it. Without
+    FILE, or with `-`, it goes to stdout.
     """
     from . import transfer
 
@@ -529,7 +536,10 @@ def export(where: _Where, file: str, force: bool) -> None:
 @click.argument("file")
 @_where
 def import_(where: _Where, file: str) -> None:
-    """Read an export from FILE, or `-` for stdin, into the namespace, which must be empty. All or nothing."""
+    """Read an export from FILE.
+
+    The namespace must be empty. It takes in all or nothing. `-` reads stdin.
+    """
     from . import transfer
 
     memory = where.memory(new=True)
@@ -564,7 +574,10 @@ def _pages_done(label: str) -> Generator[Callable[[int, int], None]]:
 @click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
 @_where
 def backup(where: _Where, file: str, force: bool) -> None:
-    """Copy the whole store, all its namespaces, to FILE, while others go on using it. The copy is checked."""
+    """Copy the whole store to FILE.
+
+    All its namespaces, in one moment, while others go on using it. The copy is checked before it takes its name.
+    """
     from .stores.sqlite import upkeep
 
     with _pages_done("backing up") as report:
@@ -577,9 +590,10 @@ def backup(where: _Where, file: str, force: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace a store that holds something, or is damaged.")
 @_where
 def restore(where: _Where, file: str, force: bool) -> None:
-    """Make the store what it was when FILE was backed up. FILE is checked before anything is touched.
+    """Bring the store back from a backup.
 
-    Programs that have the store open see the old one or the new one, and need not be ended.
+    It becomes what it was when FILE was backed up. FILE is checked before anything is touched. Programs that have
+    the store open see the old one or the new one, and need not be ended.
     """
     from .stores.sqlite import upkeep
 
@@ -602,7 +616,10 @@ def _make_folder(folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="An object a line.")
 @_where
 def doctor(where: _Where, as_json: bool) -> int:
-    """Look the store over, change nothing, and say what to do. Exits with 0: sound, 1: warnings, 2: failed."""
+    """Check the store and say what to do.
+
+    Changes nothing. Exits with 0 if all is sound, 1 if there are warnings, 2 if something has failed.
+    """
     from .stores.sqlite import upkeep
 
     checks = upkeep.examine(where.file())
@@ -626,7 +643,10 @@ def _show_check(check: Check) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 @_where
 def info(where: _Where, as_json: bool) -> None:
-    """Print versions, where the store is, and how much it holds. Makes no file."""
+    """Print versions, place and sizes.
+
+    Makes no file if there is none yet.
+    """
     from .stores.sqlite import upkeep
 
     address = where.address()
@@ -644,8 +664,15 @@ def info(where: _Where, as_json: bool) -> None:
         _write(json.dumps(about, ensure_ascii=False))
         return
     for name, value in about.items():
-        shown = _size(value) if name.endswith("bytes") else f"{value:,}" if type(value) is int else str(value)
-        _write(f"{name + ':':16}{shown}")
+        _write(f"{name + ':':16}{_shown(name, value)}")
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _size(value) if name.endswith("bytes") else f"{value:,}"
+    return str(value)
 
 
 def _contents(where: _Where) -> dict[str, Any]:

@@ -59,11 +59,12 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str = ":memory:", *, durability: Durability = "full", clock: Clock = system_clock) -> None:
-        self.path = path
-        self.durability: Durability = durability
         self.in_memory = path == ":memory:"
+        self.path = path if self.in_memory else str(Path(path).absolute())
+        self.durability: Durability = durability
         self._clock = clock
         self._opening = threading.RLock()
+        self._why_closed = ""
         self._start()
         _stores.add(self)
 
@@ -75,20 +76,19 @@ class SQLiteStore:
         self._ids: dict[str, int] = {}
         self._turnstile = NoTurnstile("") if self.in_memory else Turnstile(self.path)
         self._commits = Commits(self._run_group)
-        self._memory_lock = threading.RLock()
+        self._writing = threading.RLock()  # held by whoever uses the writing connection
         self.signals = Signals(self._poll, POLL)
         self._polled = -1
         self._erased = False
         self._failure: BotWireError | None = None
-        self._closed = False
 
     # ── opening and closing ──
 
     def open(self) -> SQLiteStore:
         """Open the file now, and bring its schema up to date; the first `execute` would do it too."""
         with self._opening:
-            if self._closed:
-                raise StoreUnavailable(f"the store {self.path} is closed: open a new one")
+            if self._why_closed:
+                raise StoreUnavailable(self._why_closed)
             if self._writer is None:
                 with translated(self.path):
                     self._writer = self._open_writer()
@@ -117,17 +117,17 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the file. What was written stays, except of `":memory:"`."""
         with self._opening:
-            if self._closed:
+            if self._why_closed:
                 return
-            self._closed = True
+            self._why_closed = f"the store {self.path} is closed: open a new one"
             self.signals.close()
-            with self._memory_lock:
+            with self._writing:
                 while self._readers:
                     self._readers.pop().connection.close()
                 if self._writer is not None:
                     self._writer.close()
-                self._writer = None
-            self._turnstile.close()
+                self._writer = self._ledger = None
+                self._turnstile.close()
 
     def _after_fork(self) -> None:
         """In the child: leave the parent's connections alone for ever, and begin anew on first use."""
@@ -136,9 +136,10 @@ class SQLiteStore:
         if self._writer is not None:
             abandon(self._writer)
         self._turnstile.close()
-        closed, self._opening = self._closed, threading.RLock()
+        self._opening = threading.RLock()
+        if self.in_memory and self._writer is not None and not self._why_closed:
+            self._why_closed = "a store in memory stays in the process that made it: give it a file to share it"
         self._start()
-        self._closed = closed
 
     def __repr__(self) -> str:
         return f"SQLiteStore({self.path!r}, durability={self.durability!r})"
@@ -225,7 +226,7 @@ class SQLiteStore:
         if self._writer is None:
             self.open()
         if self.in_memory:
-            with self._memory_lock, translated(self.path):
+            with self._writing, translated(self.path):
                 return _run_reads(self._sql, self._clock(), ops)
         try:
             cursor = self._readers.pop()
@@ -243,7 +244,7 @@ class SQLiteStore:
             return connect(self.path, self.durability, reader=True).cursor()
 
     def _give_back(self, cursor: apsw.Cursor) -> None:
-        if self._closed or len(self._readers) >= MAX_READERS:
+        if self._why_closed or len(self._readers) >= MAX_READERS:
             cursor.connection.close()
         else:
             self._readers.append(cursor)
@@ -277,13 +278,11 @@ class SQLiteStore:
             self._after_commit(requests, touched)
 
     def _commit_in_turn(self, requests: list[Request]) -> set[str]:
-        if self.in_memory:
-            with self._memory_lock:
+        with self._writing:
+            if not self._turnstile.needed:
                 return self._commit(requests)
-        if self._turnstile.needed:
             with self._turnstile:
                 return self._commit(requests)
-        return self._commit(requests)
 
     def _after_commit(self, requests: list[Request], touched: set[str]) -> None:
         if self.signals.wanted and touched:
@@ -295,7 +294,7 @@ class SQLiteStore:
     def _commit(self, requests: list[Request]) -> set[str]:
         sql, ledger, writer = self._sql, self._ledger, self._writer
         if ledger is None or writer is None:
-            raise StoreUnavailable(f"the store {self.path} is closed: open a new one")
+            raise StoreUnavailable(self._why_closed)
         committing = False
         try:
             sql("BEGIN IMMEDIATE")
@@ -357,7 +356,7 @@ class SQLiteStore:
         try:
             for backup in old_backups(self.path):
                 backup.unlink(missing_ok=True)
-            with self._turnstile:
+            with self._writing, self._turnstile:
                 pending = not self.in_memory and not self._truncate_log()
         except (BotWireError, apsw.Error, OSError):  # the erase itself is committed; what is left of it is told so
             pending = True
