@@ -71,7 +71,6 @@ class Namespace(msgspec.Struct):
         """Deletions up to here are no longer remembered."""
         self.floor = max(self.floor, version)
         self.floor_at = max(self.floor_at, updated)
-        self.dirty = True
 
 
 def read_policy(text: bytes | None) -> Policy:
