@@ -23,6 +23,7 @@ from typing import Any
 
 IN_MEMORY = ("tmpfs", "ramfs")  # file systems on which a durable write costs nothing, and proves nothing
 TURNS = 10  # of each contender in a round
+FEWEST_ROUNDS = 5  # also on a machine that is too slow for all of them
 
 Laps = list[int]
 """What each call took, in nanoseconds."""
@@ -79,12 +80,18 @@ class Summary:
         return median(self.p99s)
 
 
-def interleave(contenders: Mapping[str, Callable[[], Laps]], rounds: int, turns: int = TURNS) -> dict[str, Summary]:
-    """Let the contenders take turns, and sum up `turns` of each as a round."""
+def interleave(
+    contenders: Mapping[str, Callable[[], Laps]], rounds: int, turns: int = TURNS, *, patience: float
+) -> dict[str, Summary]:
+    """Let the contenders take turns, and sum up `turns` of each as a round; fewer rounds after `patience` seconds."""
     summaries = {name: Summary() for name in contenders}
+    deadline = time.monotonic() + patience
     gc.collect()
     gc.freeze()  # what the set-up has left must not weigh on collections during the rounds
-    for _ in range(rounds):
+    for done in range(rounds):
+        if done >= FEWEST_ROUNDS and time.monotonic() > deadline:
+            print(f"{' / '.join(contenders)}: {done} of {rounds} rounds in {patience:g} s", file=sys.stderr)
+            break
         laps: dict[str, Laps] = {name: [] for name in contenders}
         for _ in range(turns):
             for name, run in contenders.items():

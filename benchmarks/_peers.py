@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,19 @@ HOW_TO_INSTALL_REDIS = "no redis-server on the PATH (apt install redis-server, o
 
 @dataclass
 class Peer:
-    """One contender: how it sets and gets."""
+    """One contender: how it sets and gets; `quick_fill` sets many entries where setting each would wait for the disk."""
 
     set: Set
     get: Get
+    quick_fill: Callable[[Iterable[tuple[str, Any]]], object] | None = None
+
+    def fill(self, entries: Iterable[tuple[str, Any]]) -> None:
+        """Set all of them."""
+        if self.quick_fill is not None:
+            self.quick_fill(entries)
+            return
+        for key, value in entries:
+            self.set(key, value)
 
 
 @contextmanager
@@ -51,7 +60,13 @@ def bare_apsw(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> Iterator[Pe
     def get(key: str) -> Any:
         return decode(execute("SELECT value FROM items WHERE namespace = ? AND key = ?", ("user-42", key)).get)
 
-    yield Peer(put, get)
+    def fill(entries: Iterable[tuple[str, Any]]) -> None:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        for key, value in entries:  # one by one, so that the log reaches its full length
+            put(key, value)
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+    yield Peer(put, get, fill)
     connection.close()
 
 
@@ -121,6 +136,7 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def langgraph(path: Path) -> Iterator[Peer]:
     """LangGraph's `SqliteStore`, opened the way its documentation does."""
+    from langgraph.store.base import PutOp
     from langgraph.store.sqlite import SqliteStore  # type: ignore[import-untyped]  # ships no types
 
     namespace = ("user-42",)
@@ -134,4 +150,7 @@ def langgraph(path: Path) -> Iterator[Peer]:
             item = store.get(namespace, key)
             return None if item is None else item.value
 
-        yield Peer(put, get)
+        def fill(entries: Iterable[tuple[str, Any]]) -> None:
+            store.batch([PutOp(namespace, key, value) for key, value in entries])
+
+        yield Peer(put, get, fill)

@@ -47,7 +47,7 @@ PAGE = 500
 
 
 def seconds(ttl: Ttl) -> float | None:
-    """A time to live in seconds."""
+    """A span of time in seconds."""
     return ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
 
 
@@ -101,9 +101,12 @@ def item_of(op: Put, stamp: Stamp) -> Item:
 
 def get_many(namespace: str, keys: Iterable[str]) -> Flow[dict[str, Any]]:
     """The values of those keys that are there."""
-    wanted = list(dict.fromkeys(keys))
+    if isinstance(keys, str):
+        raise InvalidInput(f"get_many takes a list of keys: write [{keys!r}]")
+    wanted = list(keys)
     for key in wanted:
         check_name(key, "key")
+    wanted = list(dict.fromkeys(wanted))
     results = (yield [Get(namespace, key) for key in wanted]) if wanted else []
     return {item.key: item.value for item in results if item is not None}
 
@@ -278,7 +281,13 @@ def policy_of(
 ) -> Policy:
     """The arguments of `configure` as a policy. `history=False` turns it off, `True` is the default."""
     return Policy(
-        history=DEFAULTS.history if history is True else None if history is None else int(history),
+        history=DEFAULTS.history
+        if history is True
+        else None
+        if history is None
+        else int(history)
+        if isinstance(history, bool)
+        else history,
         max_age=seconds(max_age),
         feed_max_age=seconds(feed_max_age),
         messages_max_age=seconds(messages_max_age),

@@ -34,6 +34,11 @@ def check_name(name: str, what: str) -> None:
     check_size(name, what)
 
 
+def is_name(name: str) -> bool:
+    """Whether this can name something at all: what cannot is found nowhere."""
+    return _allowed(name) is not None
+
+
 def check_size(name: str, what: str) -> None:
     """Raise `TooLarge` if `name` takes more than 512 bytes in UTF-8."""
     size = len(name.encode())

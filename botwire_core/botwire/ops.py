@@ -31,6 +31,8 @@ MAX_OPS = 10_000
 MICROSECONDS = 1_000_000
 MAX_SECONDS = 100 * 366 * 86_400  # a century: longer spans are mistakes of unit
 
+END_OF_TIME = 253_402_300_800 * MICROSECONDS  # the year 10000
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -78,8 +80,12 @@ class Policy(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         for field, value in msgspec.structs.asdict(self).items():
-            if value is not None and not 0 <= value < 2**53:
-                raise InvalidInput(f"{field}={value!r} must be zero or more")
+            kinds = int | float if field.endswith("_age") else int
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < 2**53:
+                what = "number of seconds" if field.endswith("_age") else "whole number"
+                raise InvalidInput(f"{field}={value!r} must be a {what}, zero or more")
         if self.max_value_bytes is not None and self.max_value_bytes < 1:
             raise InvalidInput("max_value_bytes must be at least 1")
         if self.history is not None and self.history > 10_000:
@@ -652,7 +658,7 @@ class NewMessage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
                 names.check_name(name, f"message {field}")
         if self.id is not None and self.id.startswith("#"):
             raise InvalidInput(f"message id {self.id!r} begins with '#', which marks ids that botwire gives")
-        if self.at is not None and not 0 <= self.at < 253_402_300_800 * MICROSECONDS:
+        if self.at is not None and not 0 <= self.at < END_OF_TIME:
             raise InvalidInput(f"the time of a message must lie between 1970 and 9999: {self.at} microseconds")
 
 

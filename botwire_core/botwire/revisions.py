@@ -158,8 +158,18 @@ def is_live(revision: PastRevision, now: int) -> bool:
 
 
 def history(kept: Sequence[PastRevision], now: int) -> list[Revision]:
-    """The revisions as users see them: deletions are shown, expired values are not."""
-    return [_revision(revision) for revision in kept if revision[4] is None or is_live(revision, now)]
+    """The revisions as users see them: deletions are shown, expired values are not.
+
+    A current value that has expired and is not swept yet shows as the deletion that it will be.
+    """
+    if not kept:
+        return []
+    current, *past = kept
+    version, _, expires, _, value = current
+    if value is not None and expires is not None and expires <= now:
+        current = (version, expires, None, None, None)
+    shown = [current, *(revision for revision in past if revision[4] is None or is_live(revision, now))]
+    return [_revision(revision) for revision in shown]
 
 
 def _revision(revision: PastRevision) -> Revision:

@@ -6,13 +6,13 @@ pydantic-ai's parts are known; any other JSON is a message too, of which nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, cast
 
 from .errors import InvalidInput
 from .names import check_name
-from .ops import microseconds
+from .ops import END_OF_TIME, MICROSECONDS, microseconds
 
 Fields = dict[str, Any]
 
@@ -61,10 +61,13 @@ def time_of(message: Any) -> int | None:
                 parsed = datetime.fromisoformat(when)
             except ValueError:
                 continue
-            if parsed.tzinfo is not None:
-                return microseconds(parsed)
-        elif isinstance(when, int | float) and not isinstance(when, bool) and 0 < when < 253_402_300_800:
-            return round(when * 1_000_000)
+            said = None if parsed.tzinfo is None else microseconds(parsed)
+        elif isinstance(when, int | float) and not isinstance(when, bool) and 0 < when < END_OF_TIME // MICROSECONDS:
+            said = round(when * MICROSECONDS)
+        else:
+            continue
+        if said is not None and 0 < said < END_OF_TIME:
+            return said
     return None
 
 
@@ -134,7 +137,22 @@ def redacted(message: Any, text: str) -> Any:
         return {**kept, "name": fields.get("name"), "arguments": "{}"}
     if fields.get("type") == "function_call_output":
         return {**kept, "output": text}
+    for field in ("content", "parts"):
+        if isinstance(fields.get(field), list):
+            return {**kept, field: _redacted_parts(map(_dict, _list(fields[field])), text) or text}
     return {**kept, "content": text}
+
+
+def _redacted_parts(parts: Iterable[Fields], text: str) -> list[Fields]:
+    """Of tool calls and results what pairs them, and nothing else."""
+    kept: list[Fields] = []
+    for part in parts:
+        if _kind(part) in (*_CALL_TYPES, *_RESULT_TYPES):
+            names = ("type", "part_kind", "id", "tool_use_id", "tool_call_id", "name", "tool_name")
+            pair: Fields = {name: part[name] for name in names if name in part}
+            blank: Fields = {"input": {}} if "input" in part else {"args": {}} if "args" in part else {"content": text}
+            kept.append({**pair, **blank})
+    return kept
 
 
 def _redacted_call(call: Fields) -> Fields:

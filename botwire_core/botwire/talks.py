@@ -107,6 +107,8 @@ def messages(
         limit=PAGE,
     )
     if max_tokens is not None:
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
+            raise InvalidInput(f"max_tokens={max_tokens!r} must be a whole number of tokens, zero or more")
         if last is not None or roles is not None:
             raise InvalidInput("give max_tokens alone, or last and roles")
         return (yield from _within(op, max_tokens, counter))

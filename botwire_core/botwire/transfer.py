@@ -6,16 +6,20 @@ conversations with their messages, and an end that counts them, so that a cut-of
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
 
+from . import values
 from .errors import InvalidInput, StoreUnavailable
-from .ops import DumpRecord, EndRecord
+from .ops import DumpRecord, EndRecord, ItemRecord, MessageRecord, NamespaceRecord
 
 FORMAT = 1
 
@@ -79,32 +83,61 @@ def in_batches(records: Iterable[DumpRecord], size: int = 200) -> Iterator[list[
 
 def read_batches(lines: Iterable[bytes], size: int = 200) -> Iterator[list[DumpRecord]]:
     """The records of an export, some at a time. Raises `InvalidInput` with the number of a line that is none."""
-    decoder = msgspec.json.Decoder(DumpRecord)
-    batch: list[DumpRecord] = []
-    number, ended = 0, False
+    return in_batches(read_records(lines), size)
+
+
+def read_records(lines: Iterable[bytes]) -> Iterator[DumpRecord]:
+    """The records of an export."""
+    number, record = 0, None
     for number, line in enumerate(lines, 1):
         if number == 1:
             _check_header(line)
-            continue
-        if not line.strip():
-            continue
-        if ended:
-            raise InvalidInput(f"line {number}: something follows the end of the export")
-        try:
-            record = decoder.decode(line)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise InvalidInput(f"line {number} is no record of an export: {error}") from error
-        ended = isinstance(record, EndRecord)
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
+        elif line.strip():
+            if isinstance(record, EndRecord):
+                raise InvalidInput(f"line {number}: something follows the end of the export")
+            record = _read_record(line, number)
+            if isinstance(record, NamespaceRecord) != (number == 2):
+                raise InvalidInput(f"line {number}: an export has one namespace record, in line 2")
+            yield record
     if number == 0:
         raise InvalidInput("the file is empty: it is no export of botwire")
-    if not ended:
+    if not isinstance(record, EndRecord):
         raise InvalidInput(f"the export was cut off after line {number}: its end record is missing")
-    if batch:
-        yield batch
+
+
+_decode: Callable[[bytes], DumpRecord] = msgspec.json.Decoder(DumpRecord).decode
+
+
+def _read_record(line: bytes, number: int) -> DumpRecord:
+    try:
+        try:
+            return _decode(line)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            if b"\\ud" not in line.lower():
+                raise
+            return _read_with_surrogates(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"line {number} is no record of an export: {error}") from error
+
+
+def _read_with_surrogates(line: bytes) -> DumpRecord:
+    """Half a surrogate pair, which msgspec refuses: take the values out, and put them back in as text."""
+    fields = json.loads(line)
+    holders = [*fields.get("revisions", []), *([fields["message"]] if "message" in fields else [])]
+    texts = [Raw(values.encode(holder["raw"])) for holder in holders]
+    for holder in holders:
+        holder["raw"] = None
+    record = _decode(msgspec.json.encode(fields))
+    match record:
+        case ItemRecord():
+            revisions = [replace(old, raw=text) for old, text in zip(record.revisions, texts, strict=True)]
+            return replace(record, revisions=revisions)
+        case MessageRecord():
+            return replace(record, message=replace(record.message, raw=texts[0]))
+        case _:
+            return record
 
 
 def _check_header(line: bytes) -> None:

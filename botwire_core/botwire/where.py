@@ -15,7 +15,14 @@ from .errors import InvalidInput
 _MISSING: Any = object()
 
 
+def _equal(left: Any, right: Any) -> bool:
+    """As in JSON, where `true` is not `1`."""
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+
+
 def _comparable(left: Any, right: Any) -> bool:
+    if isinstance(left, bool) or isinstance(right, bool):
+        return False
     number = isinstance(left, int | float) and isinstance(right, int | float)
     return number or (isinstance(left, str) and isinstance(right, str))
 
@@ -27,14 +34,14 @@ def _contains(value: Any, part: Any) -> bool:
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "$eq": lambda value, other: bool(value == other),
-    "$ne": lambda value, other: bool(value != other),
+    "$eq": _equal,
+    "$ne": lambda value, other: not _equal(value, other),
     "$gt": lambda value, other: _comparable(value, other) and value > other,
     "$gte": lambda value, other: _comparable(value, other) and value >= other,
     "$lt": lambda value, other: _comparable(value, other) and value < other,
     "$lte": lambda value, other: _comparable(value, other) and value <= other,
-    "$in": lambda value, other: value in other,
-    "$nin": lambda value, other: value not in other,
+    "$in": lambda value, other: any(_equal(value, each) for each in other),
+    "$nin": lambda value, other: not any(_equal(value, each) for each in other),
     "$exists": lambda value, other: (value is not _MISSING) == bool(other),
     "$contains": _contains,
 }
@@ -45,6 +52,8 @@ def check_where(where: dict[str, Any]) -> None:
     if not isinstance(where, dict):
         raise InvalidInput(f"where must be a dict of fields and conditions, not {type(where).__name__}")
     for field, condition in where.items():
+        if not isinstance(field, str):
+            raise InvalidInput(f"a field of a filter must be a str, not {type(field).__name__}: {field!r}")
         if field.startswith("$"):
             raise InvalidInput(f'{field!r} stands where a field should: write {{"field": {{{field!r}: …}}}}')
         if isinstance(condition, dict):
@@ -52,7 +61,7 @@ def check_where(where: dict[str, Any]) -> None:
 
 
 def _check_condition(field: str, condition: dict[str, Any]) -> None:
-    if not any(name.startswith("$") for name in condition):
+    if not any(isinstance(name, str) and name.startswith("$") for name in condition):
         check_where(condition)
         return
     for name, other in condition.items():
@@ -79,7 +88,7 @@ def _field(value: Any, path: str) -> Any:
 
 def _meets(value: Any, condition: Any) -> bool:
     if not isinstance(condition, dict) or not condition:
-        return bool(value == condition)
+        return _equal(value, condition)
     conditions = cast("dict[str, Any]", condition)
     if any(name.startswith("$") for name in conditions):
         return all(_OPERATORS[name](value, other) for name, other in conditions.items())

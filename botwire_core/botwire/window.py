@@ -16,6 +16,7 @@ from .shapes import calls_of, results_of
 Counter = Callable[[Any], int]
 
 TOKENS_PER_MESSAGE = 4  # what chat formats add around each message
+LOOK_BACK = 1_000  # messages between a tool's result and its call; beyond, the call is taken for lost
 BYTES_PER_TOKEN = 4  # of English text as JSON; other scripts take fewer characters a token but more bytes a character
 
 
@@ -25,7 +26,7 @@ def estimate_tokens(message: Message) -> int:
 
 
 class Window:
-    """Takes messages newest first, until the budget is spent."""
+    """Takes messages newest first, whole exchanges only, until the budget is spent."""
 
     def __init__(self, system: Sequence[Message], max_tokens: int, counter: Counter | None) -> None:
         self._counter = counter
@@ -37,10 +38,14 @@ class Window:
                 f"the {len(system)} system messages alone take {max_tokens - self._left:,} tokens, more than "
                 f"max_tokens={max_tokens:,}: raise it, or trim them"
             )
+        self._lost: set[str] = set()
+        self._begin_exchange()
+        self.full = False
+
+    def _begin_exchange(self) -> None:
         self._exchange: list[Message] = []
         self._cost = 0
-        self._unanswered: set[str] = set()
-        self.full = False
+        self._uncalled: set[str] = set()  # results whose call is still to come, further back
 
     def _tokens(self, message: Message) -> int:
         return estimate_tokens(message) if self._counter is None else self._counter(message.value)
@@ -55,23 +60,31 @@ class Window:
 
     def _add_one(self, message: Message) -> None:
         value = message.value
+        results = results_of(value)
+        if results & self._lost:
+            return
         self._exchange.append(message)
         self._cost += self._tokens(message)
-        self._unanswered |= results_of(value)
-        self._unanswered -= calls_of(value)
-        if self._cost > self._left:
+        self._uncalled = (self._uncalled | results) - calls_of(value)
+        if self._uncalled:
+            if len(self._exchange) >= LOOK_BACK:
+                self._give_up_calls()
+        elif self._cost > self._left:
             self.full = True
-        elif not self._unanswered:
-            self._take(self._exchange)
+        else:
+            self._chosen.extend(self._exchange)
+            self._left -= self._cost
+            self._begin_exchange()
 
-    def _take(self, messages: list[Message]) -> None:
-        self._chosen.extend(messages)
-        self._left -= self._cost
-        self._exchange, self._cost, self._unanswered = [], 0, set()
+    def _give_up_calls(self) -> None:
+        """The calls are nowhere: models refuse their results, so leave these out and judge the rest again."""
+        self._lost |= self._uncalled
+        again = self._exchange
+        self._begin_exchange()
+        self.add(again)
 
     def chosen(self) -> list[Message]:
-        """What fits, oldest first. A result whose call is nowhere is left out: models refuse it."""
-        if not self.full and self._exchange:
-            self._take([message for message in self._exchange if not results_of(message.value) & self._unanswered])
-            self.full = True
+        """What fits, oldest first."""
+        while not self.full and self._exchange:
+            self._give_up_calls()
         return sorted(self._chosen, key=lambda message: message.version)

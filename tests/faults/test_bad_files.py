@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
 import pytest
+from tests.faults import workers
 
 from botwire import Memory
 from botwire.errors import BotWireError, StoreCorrupt, StoreUnavailable
 from botwire.stores.sqlite import SQLiteStore
 from botwire.stores.sqlite.migrations import scripts
-from tests.faults import workers
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def filled(path: Path) -> None:
 
 def refuses_to_read_and_write(path: Path, error: type[BotWireError], *words: str) -> None:
     """Each of the first two uses raises the error, with these words."""
-    for use in (lambda memory: memory.get("key-1-1"), lambda memory: memory.set("key", 1)):
+    uses: list[Callable[[Memory], object]] = [lambda memory: memory.get("key-1-1"), lambda memory: memory.set("key", 1)]
+    for use in uses:
         store = SQLiteStore(str(path))
         with pytest.raises(error) as caught:
             use(Memory("user-42", store=store))
@@ -131,12 +133,17 @@ def _reports_of(path: Path, whole: bytes, page: int) -> int:
     store = SQLiteStore(str(path))
     memory = Memory("user-42", store=store)
     reports = 0
-    for use in [memory.keys, lambda: list(memory.items()), lambda: memory.changes("", limit=10_000), memory.stats]:
+    uses: list[Callable[[], object]] = [
+        memory.keys,
+        lambda: list(memory.items()),
+        lambda: memory.changes("", limit=10_000),
+        memory.stats,
+    ]
+    for use in uses:
         try:
             use()
         except StoreCorrupt as error:
-            reports += 1
-            assert "botwire doctor" in str(error)
+            reports += "botwire doctor" in str(error)
     store.close()
     assert path.read_bytes() == damaged
     return reports

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from tests.faults import workers
 
 from botwire import Memory
 from botwire.stores.sqlite import SQLiteStore
-from tests.faults import workers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 

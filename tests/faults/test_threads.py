@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import pytest
 from msgspec import Raw
+from tests.faults import workers
 
 from botwire import Conflict, Memory
 from botwire.ops import Append, NewMessage, Put
 from botwire.stores.sqlite import SQLiteStore
-from tests.faults import workers
 
 THREADS = 16
 
 
-def together(count: int, action: Callable[[int], None]) -> None:
+def together(count: int, action: Callable[[int], object]) -> None:
     """Run an action on several threads at once; what one raises is raised here."""
     failures: list[BaseException] = []
     barrier = threading.Barrier(count)
@@ -47,9 +47,9 @@ def store(tmp_path):
 
 def test_sixteen_threads_increment_one_counter_and_lose_nothing(store):
     memory = Memory("shared", store=store)
-    together(THREADS, lambda number: [memory.increment("count") for _ in range(20)] and None)
+    together(THREADS, lambda number: [memory.increment("count") for _ in range(20)])
     assert memory.get("count") == THREADS * 20
-    assert memory.item("count").version == THREADS * 20
+    assert memory.stats().version == THREADS * 20
 
 
 def test_sixteen_threads_write_batches_and_each_is_whole(store):
@@ -92,7 +92,7 @@ def test_a_batch_that_fails_leaves_those_that_share_its_commit_intact(store):
 def test_a_store_in_memory_is_shared_by_threads_just_so():
     store = SQLiteStore(":memory:")
     memory = Memory("shared", store=store)
-    together(THREADS, lambda number: [memory.increment("count") for _ in range(20)] and None)
+    together(THREADS, lambda number: [memory.increment("count") for _ in range(20)])
     assert memory.get("count") == THREADS * 20
     store.close()
 

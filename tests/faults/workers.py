@@ -1,4 +1,4 @@
-"""What the processes of the fault proofs do: `python workers.py ROLE ARGUMENT…`; and how tests start them and audit a file.
+"""What the processes of the fault proofs do, as `python workers.py ROLE ARGUMENT…`; how tests start them and audit files.
 
 A role prints what it has to say as lines on its standard output; a test speaks to it through its standard input.
 """
@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import apsw
 import msgspec
@@ -61,9 +61,16 @@ def finish(process: subprocess.Popen[str]) -> list[str]:
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
-        raise AssertionError(f"{process.args} hung; it said {output[-2000:]!r} {errors[-2000:]!r}") from None
-    assert process.returncode == 0, f"{process.args} ended with {process.returncode}: {output[-2000:]}{errors[-4000:]}"
+        raise AssertionError(f"{name_of(process)} hung; it said {output[-2000:]!r} {errors[-2000:]!r}") from None
+    assert process.returncode == 0, (
+        f"{name_of(process)} ended with {process.returncode}: {output[-2000:]}{errors[-4000:]}"
+    )
     return output.splitlines()
+
+
+def name_of(process: subprocess.Popen[str]) -> str:
+    """The role and the arguments of a process."""
+    return " ".join(process.args[4:]) if isinstance(process.args, list) else str(process.args)
 
 
 def run(role: str, *arguments: object, **environ: str) -> list[str]:
@@ -78,7 +85,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
     watchdog.start()
     line = process.stdout.readline().rstrip("\n")
     watchdog.cancel()
-    assert line, f"{process.args} has ended: {process.communicate()[1][-4000:]}"
+    assert line, f"{name_of(process)} has ended: {process.communicate()[1][-4000:]}"
     return line
 
 
@@ -116,7 +123,7 @@ _RECOUNT = f"""
         (SELECT count(*) FROM changes WHERE namespace = n.id AND version > n.feed_floor) = n.version - n.feed_floor,
         (SELECT coalesce(max(version), n.version) FROM changes WHERE namespace = n.id) = n.version
     FROM namespaces n
-"""  # noqa: S608  # our own words
+"""
 _WRONG = {
     "a conversation's counters": f"""
         SELECT c.name FROM conversations c WHERE (c.messages, c.bytes) != (
@@ -126,7 +133,8 @@ _WRONG = {
     "a revision without its item": """
         SELECT r.key FROM revisions r LEFT JOIN items i ON i.namespace = r.namespace AND i.key = r.key
         WHERE i.key IS NULL""",
-    "a message without its conversation": "SELECT place FROM messages WHERE place >> 32 NOT IN (SELECT id FROM conversations)",
+    "a message without its conversation": """
+        SELECT place FROM messages WHERE place >> 32 NOT IN (SELECT id FROM conversations)""",
     "an item that the feed says nothing of": """
         SELECT i.key FROM items i JOIN namespaces n ON n.id = i.namespace
         WHERE i.version > n.version OR (i.version > n.feed_floor AND NOT EXISTS (
@@ -136,7 +144,7 @@ _WRONG = {
 
 
 def audit(path: Path | str) -> None:
-    """Check a store's file from outside: SQLite finds it whole, counters are true, feeds have no hole, nothing is orphaned."""
+    """Check a file from outside: SQLite finds it whole, counters are true, feeds have no hole, nothing is orphaned."""
     file = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         file.set_busy_timeout(10_000)
@@ -185,13 +193,18 @@ def opened(path: str, durability: str = "full", **options: Any) -> SQLiteStore:
 
 
 class Entry(msgspec.Struct):
-    """A line of the log: a write that begins, and when `results` are there, one that was acknowledged."""
+    """A line of the log: a write that begins, or one that was acknowledged with these results."""
 
     thread: int
     number: int
     request_id: str | None = None
     ops: Raw = Raw(b"[]")
-    results: Raw | None = None
+    results: Raw = Raw(b"null")
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it has returned."""
+        return bytes(self.results) != b"null"
 
 
 def random_writes(chance: random.Random, thread: int, number: int, known: dict[str, int]) -> list[Op]:
@@ -384,6 +397,15 @@ def write_impatiently(path: str) -> None:
 
 
 @role
+def erase(path: str, namespace: str) -> None:
+    """Erase a namespace."""
+    memory = Memory(namespace, store=opened(path))
+    memory.get("warm")
+    say("ready")
+    assert memory.erase().pending is False
+
+
+@role
 def hold_a_snapshot(path: str) -> None:
     """Hold a moment of the file as a reader, until told to let go."""
     reader = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
@@ -570,7 +592,7 @@ def multiprocess(path: str, method: str) -> None:
 
     memory = Memory("family", url="sqlite:///" + path, durability="relaxed")
     memory.set("count", 0)
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     children = [context.Process(target=_count, args=(memory, 50)) for _ in range(4)]
     for child in children:
         child.start()
@@ -604,9 +626,20 @@ def fill_disk(path: str, ballast: str) -> None:
     assert all(memory.get(f"key-{number}")[0] == number for number in range(count))
     assert memory.get(f"key-{count}") is None
     assert len(memory) == count + 1
-    os.unlink(ballast)
+    Path(ballast).unlink()
     memory.set("after", 1)
     say(count, memory.get("after"))
+
+
+@role
+def set_once(path: str) -> None:
+    """Write one value, or say why not."""
+    try:
+        Memory("small", store=opened(path)).set("key", 1)
+    except BotWireError as error:
+        say(type(error).__name__, error)
+    else:
+        say("written")
 
 
 @role
@@ -684,7 +717,7 @@ def _raise_interrupt(*_: object) -> None:
 
 @role
 def interrupt_at_random(path: str, interrupts: str, seed: str) -> None:
-    """The main thread is interrupted again and again while it and others write: nobody hangs, no write is done twice."""
+    """The main thread is interrupted again and again while it and others write: nobody hangs, nothing is repeated."""
     chance = random.Random(seed)
     memory = Memory("busy", store=opened(path, "relaxed"))
     memory.set("start", 0)
@@ -725,7 +758,7 @@ def interrupt_at_random(path: str, interrupts: str, seed: str) -> None:
 
 
 class _InterruptAt:
-    """Raise KeyboardInterrupt in this thread at the n-th moment, within the store's code, at which Python delivers signals:
+    """Raise KeyboardInterrupt in this thread at the n-th moment at which Python delivers signals within the store's code:
     when a function begins, and when a call of a built-in one has returned."""
 
     def __init__(self, moment: int) -> None:
@@ -733,7 +766,7 @@ class _InterruptAt:
         self.where = ""
 
     def __call__(self, frame: Any, event: str, argument: object) -> None:
-        if event not in ("call", "c_return") or os.path.join("stores", "sqlite") not in frame.f_code.co_filename:
+        if event not in ("call", "c_return") or "sqlite" not in frame.f_code.co_filename:
             return
         self.left -= 1
         if self.left == 0:
@@ -741,7 +774,7 @@ class _InterruptAt:
             self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}, {event}"
             raise KeyboardInterrupt
 
-    def __enter__(self) -> _InterruptAt:
+    def __enter__(self) -> Self:
         sys.setprofile(self)
         return self
 

@@ -263,7 +263,7 @@ class Ledger:
 
     def drop(self, row: Namespace) -> None:
         """Forget a namespace that is erased; those made after it start above its versions."""
-        self.mark = max(self.mark, row.version)
+        self.mark = max(self.mark, row.version + 1)  # + 1: the newest cursor has expired too
         for known in [known for known in self._known.values() if not known.id]:
             del self._known[known.name]
         self._known.pop(row.name, None)

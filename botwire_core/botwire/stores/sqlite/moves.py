@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import json
 
 from botwire import cursors, revisions
 from botwire.errors import Conflict, InvalidInput
-from botwire.names import ancestors, check_name
+from botwire.names import ancestors, check_name, check_tags
 from botwire.ops import (
+    MICROSECONDS,
     ConversationRecord,
     Dump,
     DumpPage,
@@ -23,88 +25,109 @@ from botwire.ops import (
     Loaded,
     MessageRecord,
     NamespaceRecord,
+    NewMessage,
     Op,
+    Revision,
 )
 from botwire.revisions import Past
+from botwire.values import check_text
 
-from .ledger import Namespace, read_policy
-from .reads import MESSAGE, READS, Sql, message_of, older_revisions, place_range, scope, view
+from .ledger import MAX_VERSION, Namespace, read_policy
+from .reads import MESSAGE, READS, Sql, View, message_of, older_revisions, place_range, scope, view
 from .writes import MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conversation, find_conversation
 
 # ── dump ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a dump goes on, and how much it has given out: the end record says what really came before it."""
+
+    table: str
+    name: str = ""
+    version: int = 0
+    items: int = 0
+    messages: int = 0
+
+
 def dump(sql: Sql, now: int, op: Dump) -> DumpPage:
-    """Some records of a namespace. The cursor says which table comes next, and where in it."""
-    table, name, version = ("", "", 0) if op.cursor is None else cursors.sort_key(op.cursor, str, str, int)
-    row = sql(
-        "SELECT id, version, created, updated, floor, floor_at, policy FROM namespaces WHERE name = ?", (op.namespace,)
-    ).get
-    if row is None:
-        return DumpPage([NamespaceRecord(0, 0, 0), EndRecord(0, 0, 0)])
-    namespace, head, created, updated, floor, floor_at, policy = row
-    if table == "":
-        start = NamespaceRecord(head, created, updated, (floor, floor_at), read_policy(policy))
-        return DumpPage([start], cursors.page("items", "", 0))
-    if table == "items":
-        return _dump_items(sql, now, op, name)
-    return _dump_messages(sql, op, namespace, head, name, version)
-
-
-def _dump_items(sql: Sql, now: int, op: Dump, after: str) -> DumpPage:
+    """Some records of a namespace."""
     namespace = view(sql, op.namespace)
-    assert namespace is not None  # looked up in this very transaction
+    if namespace is None:
+        return DumpPage([NamespaceRecord(0, 0, 0), EndRecord(0, 0, 0)])
+    if op.cursor is None:
+        return _dump_start(sql, op)
+    place = _Place(*cursors.sort_key(op.cursor, str, str, int, int, int))
+    step = _dump_items if place.table == "items" else _dump_messages
+    return step(sql, now, op, namespace, place)
+
+
+def _page(records: list[DumpRecord], place: _Place) -> DumpPage:
+    return DumpPage(records, cursors.page(*msgspec.structs.astuple(place)))
+
+
+def _dump_start(sql: Sql, op: Dump) -> DumpPage:
+    version, created, updated, floor, floor_at, policy = sql(
+        "SELECT version, created, updated, floor, floor_at, policy FROM namespaces WHERE name = ?", (op.namespace,)
+    ).get
+    start = NamespaceRecord(version, created, updated, (floor, floor_at), read_policy(policy))
+    return _page([start], _Place("items"))
+
+
+def _dump_items(sql: Sql, now: int, op: Dump, namespace: View, place: _Place) -> DumpPage:
     rows = sql(
         "SELECT key, created, past, version, updated, expires, meta, value FROM items "
         "WHERE namespace = ? AND key > ? ORDER BY key LIMIT ?",
-        (namespace.id, after, op.limit),
+        (namespace.id, place.name, op.limit),
     ).fetchall()
     records: list[DumpRecord] = []
-    for key, created, packed, *columns in rows:
-        current: Any = tuple(columns)
+    live = 0
+    for key, created, packed, *current in rows:
         past = revisions.unpack(packed)
         older = older_revisions(sql, namespace.id, key, past)
-        if current[4] is not None and current[2] is not None and current[2] <= now:
-            current = (current[0], current[2], None, None, None)  # expired, but not swept yet
-        kept, complete = revisions.readable(current, [*past.revisions, *older], past.complete, now, namespace.policy)
+        everything = [*past.revisions, *older]
+        kept, complete = revisions.readable(tuple(current), everything, past.complete, now, namespace.policy)
         seen = revisions.history(kept, now)
         if len(seen) > 1 or not seen[0].deleted:
             records.append(ItemRecord(key, created, seen, complete and len(seen) == len(kept), past.since))
+            live += not seen[0].deleted
+    items = place.items + live
     if len(rows) < op.limit:
-        return DumpPage(records, cursors.page("messages", "", 0))
-    return DumpPage(records, cursors.page("items", rows[-1][0], 0))
+        return _page(records, _Place("messages", items=items))
+    return _page(records, _Place("items", rows[-1][0], items=items))
 
 
-def _dump_messages(sql: Sql, op: Dump, namespace: int, head: int, name: str, version: int) -> DumpPage:
+def _dump_messages(sql: Sql, now: int, op: Dump, namespace: View, place: _Place) -> DumpPage:
+    max_age = namespace.policy.messages_max_age
+    oldest = now - round(max_age * MICROSECONDS) if max_age else 0
     records: list[DumpRecord] = []
-    while True:
-        found = sql(
-            "SELECT id, name, version, created, updated FROM conversations WHERE namespace = ? AND name >= ? "
-            "AND (name > ? OR ?) ORDER BY name LIMIT 1",
-            (namespace, name, name, version > 0 or not name),
-        ).get
-        if found is None:
-            break
+    name, version, count = place.name, place.version, place.messages
+    while (found := _next_conversation(sql, namespace.id, name, version)) is not None:
         conversation, name, *about = found
         if not version:
             records.append(ConversationRecord(name, *about))
         low, high = place_range(conversation, after=version)
         rows = sql(
-            f"SELECT {MESSAGE} FROM messages WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?", (low, high, op.limit)
+            f"SELECT {MESSAGE} FROM messages WHERE place BETWEEN ? AND ? AND created >= ? ORDER BY place LIMIT ?",
+            (low, high, oldest, op.limit),
         ).fetchall()
         records.extend(MessageRecord(message_of(row, name, "")) for row in rows)
+        count += len(rows)
         if len(rows) == op.limit:
-            return DumpPage(records, cursors.page("messages", name, rows[-1][0]))
+            return _page(records, _Place("messages", name, rows[-1][0], place.items, count))
         version = 0
         if len(records) >= op.limit:
-            return DumpPage(records, cursors.page("messages", name, 0))
-    items, messages = sql(
-        "SELECT (SELECT count(*) FROM items WHERE namespace = ?1 AND value IS NOT NULL), messages "
-        "FROM namespaces WHERE id = ?1",
-        (namespace,),
-    ).get
-    records.append(EndRecord(head, items, messages))
+            return _page(records, _Place("messages", name, 0, place.items, count))
+    records.append(EndRecord(namespace.version, place.items, count))
     return DumpPage(records)
+
+
+def _next_conversation(sql: Sql, namespace: int, name: str, version: int) -> Any:
+    """The conversation in whose midst the dump stands, or the one behind it."""
+    return sql(
+        "SELECT id, name, version, created, updated FROM conversations WHERE namespace = ? AND name >= ? "
+        "AND (name > ? OR ?) ORDER BY name LIMIT 1",
+        (namespace, name, name, version > 0 or not name),
+    ).get
 
 
 # ── load ────────────────────────────────────────────────────────────────────────────────────────────
@@ -113,8 +136,10 @@ def _dump_messages(sql: Sql, op: Dump, namespace: int, head: int, name: str, ver
 def load(txn: Transaction, op: Load) -> Loaded:
     """Take in records."""
     items = messages = 0
-    for record in op.records:
+    for place, record in enumerate(op.records):
         if isinstance(record, NamespaceRecord):
+            if place:
+                raise InvalidInput("a namespace record stands in the midst of others: a load begins with it")
             _begin_load(txn, op.namespace, record)
             continue
         namespace = txn.ledger.find(op.namespace)
@@ -137,8 +162,7 @@ def load(txn: Transaction, op: Load) -> Loaded:
 def _begin_load(txn: Transaction, name: str, record: NamespaceRecord) -> None:
     namespace = txn.ledger.open(name, loading=True)
     if namespace.loading:  # an earlier try was cut off
-        _erase_namespace(txn, namespace)
-        namespace = txn.ledger.open(name)
+        _wipe(txn, namespace)
     held = txn.sql(
         "SELECT EXISTS (SELECT 1 FROM items WHERE namespace = ?1) "
         "OR EXISTS (SELECT 1 FROM conversations WHERE namespace = ?1)",
@@ -149,7 +173,11 @@ def _begin_load(txn: Transaction, name: str, record: NamespaceRecord) -> None:
             f"namespace {name!r} is not empty: import into an empty one, or erase it first", namespace.version
         )
     txn.ledger.store(namespace)
-    namespace.version = max(namespace.version, record.version)
+    # Whoever watched the empty place must be told: its version moves on in any case.
+    if record.version > namespace.version:
+        namespace.version = _checked_version(record.version)
+    elif namespace.version and not namespace.loading:
+        namespace.version += 1
     namespace.created, namespace.updated = record.created, record.updated
     namespace.floor, namespace.floor_at = record.history_floor
     namespace.loading = 1
@@ -166,6 +194,8 @@ def _load_item(txn: Transaction, namespace: Namespace, record: ItemRecord) -> No
     check_name(record.key, "key")
     if not record.revisions:
         raise InvalidInput(f"the record of {record.key!r} has no revision")
+    for revision in record.revisions:
+        _check_revision(record.key, revision, namespace)
     current, *past = [revisions.packed(revision) for revision in record.revisions]
     whole = Past(past, record.complete, [], record.since)
     packed = revisions.pack(whole)
@@ -186,6 +216,23 @@ def _load_item(txn: Transaction, namespace: Namespace, record: ItemRecord) -> No
     txn.ledger.mark_dirty(namespace)
 
 
+def _check_revision(key: str, revision: Revision, namespace: Namespace) -> None:
+    _checked_version(revision.version)
+    check_tags(revision.meta.tags)
+    if revision.meta.author is not None:
+        check_name(revision.meta.author, "author")
+    if not revision.deleted:
+        check_text(revision.raw, namespace.policy.max_value_bytes or 0)
+    if revision.updated < 0:
+        raise InvalidInput(f"a revision of {key!r} has a time before 1970")
+
+
+def _checked_version(version: int) -> int:
+    if not 0 < version <= MAX_VERSION:
+        raise InvalidInput(f"{version} is no version: they go from 1 to {MAX_VERSION:,}")
+    return version
+
+
 def _load_conversation(txn: Transaction, namespace: Namespace, record: ConversationRecord) -> None:
     check_name(record.name, "conversation")
     conversation = txn.start_conversation(namespace, record.name)
@@ -200,7 +247,10 @@ def _load_message(txn: Transaction, namespace: Namespace, record: MessageRecord)
     conversation = find_conversation(txn, namespace, message.conversation)
     if conversation is None:
         raise InvalidInput(f"message {message.id!r} comes before its conversation {message.conversation!r}")
+    _checked_version(message.version)
+    check_text(message.raw, namespace.policy.max_value_bytes or 0)
     given = None if message.id.startswith("#") else message.id
+    NewMessage(message.raw, given, message.role, message.author, message.created)  # checks their names
     place = conversation << 32 | message.version
     txn.sql(
         "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -231,7 +281,7 @@ def _end_load(txn: Transaction, namespace: Namespace, record: EndRecord) -> None
         )
     namespace.version = max(namespace.version, record.version)
     namespace.feed_floor = namespace.version  # the feed does not travel: cursors of elsewhere mean nothing here
-    namespace.feed_trimmed = txn.ledger.sequence
+    namespace.feed_trimmed = txn.ledger.cut()
     namespace.loading = 0
     txn.ledger.mark_dirty(namespace)
 
@@ -259,14 +309,20 @@ def erase(txn: Transaction, op: Erase) -> Erased:
 
 
 def _erase_namespace(txn: Transaction, namespace: Namespace) -> None:
+    _wipe(txn, namespace)
+    txn.sql("DELETE FROM namespaces WHERE id = ?", (namespace.id,))
+    txn.ledger.drop(namespace)
+
+
+def _wipe(txn: Transaction, namespace: Namespace) -> None:
+    """Delete all that the namespace holds."""
     for (conversation,) in txn.sql("SELECT id FROM conversations WHERE namespace = ?", (namespace.id,)).fetchall():
         drop_conversation(txn, namespace, conversation)
     txn.ledger.index_feed()
     drop_changes(txn, namespace, namespace.version)
     for table in ("items", "revisions"):
         txn.sql(f"DELETE FROM {table} WHERE namespace = ?", (namespace.id,))
-    txn.sql("DELETE FROM namespaces WHERE id = ?", (namespace.id,))
-    txn.ledger.drop(namespace)
+    namespace.items = namespace.messages = namespace.conversations = namespace.bytes = 0
 
 
 def _cut_feeds(txn: Transaction, op: Erase) -> None:

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from botwire import cursors, revisions
 from botwire.errors import CursorExpired
-from botwire.names import check_prefix
+from botwire.names import check_prefix, is_name
 from botwire.ops import (
     DEFAULTS,
     MICROSECONDS,
@@ -93,20 +93,16 @@ def item_of(row: tuple[Any, ...] | None, key: str, now: int, namespace: str) -> 
 
 def get(sql: Sql, now: int, op: Get) -> Item | None:
     """One item, now or as of a moment."""
+    op.check_names()
     namespace = view(sql, op.namespace)
     if namespace is None:
-        op.check_names()
         return None
     if op.as_of is None and op.as_of_time is None:
-        found = item_of(sql(GET, (namespace.id, op.key)).get, op.key, now, op.namespace)
-        if found is None:
-            op.check_names()
-        return found
+        return item_of(sql(GET, (namespace.id, op.key)).get, op.key, now, op.namespace)
     return _get_as_of(sql, now, op, namespace)
 
 
 def _get_as_of(sql: Sql, now: int, op: Get, namespace: View) -> Item | None:
-    op.check_names()
     floor = (namespace.floor, namespace.floor_at)
     kept, complete, created, since = _revisions(sql, now, namespace, op.key)
     if kept:
@@ -286,6 +282,8 @@ def place_range(conversation: int, after: int | None = None, before: int | None 
 
 def message_id_place(sql: Sql, conversation: int, message_id: str) -> int | None:
     """The place of a message by its id: a given one, or `#<version>`."""
+    if not is_name(message_id):
+        return None
     if message_id.startswith("#"):
         number = message_id[1:]
         if not (number.isascii() and number.isdigit() and int(number) < 2**32):

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreUnavailable
-from botwire.ops import MAX_OPS, NO_META, Changes, Erase, Erased, Get, Item, Op
+from botwire.ops import MAX_OPS, NO_META, Changes, Erase, Erased, Get, Item, Load, Op
 from botwire.revisions import read_meta
 from botwire.signals import Signals
 
@@ -200,6 +200,9 @@ class SQLiteStore:
                 row = cursor.execute(GET, (namespace, op.key)).get if namespace else None
         except apsw.Error as error:
             raise in_our_words(error, self.path) from error
+        except (TypeError, UnicodeEncodeError):  # what SQLite cannot take is no name
+            op.check_names()
+            raise
         finally:
             self._readers.append(cursor)
         if row is None:
@@ -324,10 +327,10 @@ class SQLiteStore:
 
     def _apply(self, transaction: Transaction, request: Request) -> None:
         """Run one caller's batch. Its error is its own: the rest of the group goes on."""
-        alone = len(request.ops) == 1 and request.request_id is None
+        op = request.ops[0]
+        alone = len(request.ops) == 1 and request.request_id is None and type(op) is not Load
         try:
-            if alone:  # a single op checks everything before it changes anything
-                op = request.ops[0]
+            if alone:  # a single op checks everything before it changes anything; but a Load is many in one
                 request.results = [MOVES[type(op)](transaction, op)]
             else:
                 self._apply_batch(transaction, request)
@@ -407,12 +410,11 @@ def is_read_only(ops: Sequence[Op]) -> bool:
     """Whether the batch only reads. Raises `InvalidInput` for what is no batch of ops."""
     if len(ops) > MAX_OPS:
         raise InvalidInput(f"{len(ops):,} ops in one batch: the limit is {MAX_OPS:,}")
-    for op in ops:
-        if type(op) not in ALL_READS:
-            if type(op) not in MOVES:
-                raise InvalidInput(f"{op!r} is no op of this store")
-            return False
-    return True
+    writes = [op for op in ops if type(op) not in ALL_READS]
+    for op in writes:
+        if type(op) not in MOVES:
+            raise InvalidInput(f"{op!r} is no op of this store")
+    return not writes
 
 
 def _run_reads(sql: Callable[..., Any], now: int, ops: Sequence[Op]) -> list[Any]:

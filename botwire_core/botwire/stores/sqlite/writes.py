@@ -440,9 +440,11 @@ def _drop_messages(
         bindings,
     ).fetchall()
     size = sum(each for (each,) in gone)
+    low, high = place_range(conversation)
     txn.sql(
-        "UPDATE conversations SET messages = messages - ?, bytes = bytes - ? WHERE id = ?",
-        (len(gone), size, conversation),
+        "UPDATE conversations SET messages = messages - ?, bytes = bytes - ?, version = "
+        "coalesce((SELECT max(place) FROM messages WHERE place BETWEEN ? AND ?), 0) & 4294967295 WHERE id = ?",
+        (len(gone), size, low, high, conversation),
     )
     namespace.messages -= len(gone)
     namespace.bytes -= size
