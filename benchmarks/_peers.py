@@ -24,7 +24,7 @@ HOW_TO_INSTALL_REDIS = "no redis-server on the PATH (apt install redis-server, o
 
 @dataclass
 class Peer:
-    """One contender: how it sets and gets; `quick_fill` sets many entries where setting each would wait for the disk."""
+    """One contender: how it sets and gets; `quick_fill` sets many entries where each set would wait for the disk."""
 
     set: Set
     get: Get

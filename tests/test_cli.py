@@ -257,6 +257,18 @@ def test_a_pipe_that_closes_early_is_no_fault(run, file, command):
     assert len(done.stdout.splitlines()) == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("command", ["ls", "export", "doctor"])
+def test_output_that_cannot_be_written_is_told(file, command):
+    fill(file)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, command], stdout=full, stderr=subprocess.PIPE, env=environment(BOTWIRE_URL=f"sqlite:///{file}")
+        )
+    assert done.returncode == 3
+    assert done.stderr == b"error: the output cannot be written: No space left on device\n"
+
+
 # ── export and import ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -644,7 +656,7 @@ def test_output_is_utf_8_whatever_the_locale(process):
     assert fine(process("ls", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")) == "ключ\n"
     assert fine(process("get", "ключ", PYTHONIOENCODING="ascii")) == '"✓"\n'
     message = told(process("-n", "имя", "export", PYTHONIOENCODING="ascii"), 1)
-    assert "\\u0438" in message
+    assert "имя" in message
 
 
 def test_half_a_surrogate_pair_comes_out_as_it_went_in(process):

@@ -224,6 +224,7 @@ def test_what_is_written_while_a_backup_is_made_waits_for_nothing_and_is_not_in_
     path, _ = two_stores(tmp_path)
     store = SQLiteStore(str(path))
     memory = Memory("all", store=store)
+    assert memory.get("key") == "old"
     written: list[int] = []
 
     def write(done: int, total: int) -> None:
@@ -353,6 +354,20 @@ def test_names_may_hold_what_urls_quote(path, tmp_path, name):
     upkeep.restore(tmp_path / name, tmp_path / f"back {name}")
     assert content(tmp_path / f"back {name}") == content(path)
     assert is_sound(tmp_path / f"back {name}")
+
+
+def test_a_store_that_is_opened_while_it_is_backed_up_is_copied_afresh(tmp_path):
+    path, _ = two_stores(tmp_path)
+    opened: list[Memory] = []
+
+    def open_and_write(done: int, total: int) -> None:
+        if not opened:
+            opened.append(Memory("all", url(path)))
+            opened[0].set("key", "written meanwhile")
+
+    upkeep.backup(path, tmp_path / "copy.db", progress=open_and_write)
+    assert Memory("all", url(tmp_path / "copy.db")).get("key") == "written meanwhile"
+    assert is_sound(tmp_path / "copy.db")
 
 
 def test_a_store_that_only_another_process_has_open_is_backed_up_with_what_stands_in_its_log(tmp_path):

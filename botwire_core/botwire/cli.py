@@ -66,9 +66,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _run(arguments: list[str] | None) -> int:
     try:
         code = cli.main(arguments, prog_name="botwire", standalone_mode=False)
-        sys.stdout.flush()  # here, where a closed pipe can still be told from a fault
-    except BrokenPipeError:
-        return _leave_pipe()
     except click.Abort:
         click.echo("interrupted", err=True)
         return INTERRUPTED
@@ -93,8 +90,23 @@ def _exit_code(error: BotWireError) -> int:
 
 def _leave_pipe() -> int:
     """`botwire ls | head` has read enough: say nothing, not even when Python flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_output()
     return PIPE_CLOSED
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _put_out(data: bytes) -> int:
+    """Write to stdout; no data: flush it. A full disk behind it is trouble, not a traceback."""
+    try:
+        return sys.stdout.buffer.write(data) if data else sys.stdout.flush() or 0
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise BotWireError(f"the output cannot be written: {error.strerror}") from error
 
 
 def _say(text: str) -> None:
@@ -111,7 +123,7 @@ def _note(text: str) -> None:
 def _write(line: str | bytes) -> None:
     """One line on stdout, exactly, whatever the terminal's encoding; half a surrogate pair goes out as it is."""
     data = line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass")
-    sys.stdout.buffer.write(data + b"\n")
+    _put_out(data + b"\n")
 
 
 def _write_json(record: dict[str, Any], value: bytes | None = None) -> None:
@@ -128,7 +140,7 @@ class _Pipes(click.Group):
         """Run the command."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            _put_out(b"")  # here, where a closed pipe can still be told from a fault
         except BrokenPipeError:
             return _leave_pipe()
         return result
@@ -487,16 +499,16 @@ def _progress(label: str, total: int) -> Generator[Callable[[int], None]]:
 
 
 class _Counted:
-    """A binary stream to write to, which tells how many lines went through."""
+    """Something to write an export to, which tells how many lines went through."""
 
-    def __init__(self, stream: BinaryIO, told: Callable[[int], None]) -> None:
-        self._stream = stream
+    def __init__(self, write: Callable[[bytes], int], told: Callable[[int], None]) -> None:
+        self._write = write
         self._told = told
 
     def write(self, line: bytes) -> int:
         """Write a line."""
         self._told(1)
-        return self._stream.write(line)
+        return self._write(line)
 
 
 def _counted_lines(lines: Iterable[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
@@ -525,10 +537,10 @@ def export(where: _Where, file: str, force: bool) -> None:
         raise InvalidInput(f"{file} exists: name another file, or overwrite it with --force")
     with _progress("exporting", about.items + about.messages + about.conversations) as told:
         if file == "-":
-            end = memory.export(cast("BinaryIO", _Counted(sys.stdout.buffer, told)))
+            end = memory.export(cast("BinaryIO", _Counted(_put_out, told)))
         else:
             with transfer.replacing(file) as stream:
-                end = memory.export(cast("BinaryIO", _Counted(stream, told)))
+                end = memory.export(cast("BinaryIO", _Counted(stream.write, told)))
     _note(f"exported {end.items:,} items and {end.messages:,} messages of {memory.namespace!r}")
 
 
@@ -633,10 +645,12 @@ def doctor(where: _Where, as_json: bool) -> int:
 
 
 def _show_check(check: Check) -> None:
-    colour = {"ok": "green", "warning": "yellow", "failed": "red"}[check.state]
-    click.echo(f"{click.style(f'{check.state:8}', fg=colour)}{check.name:12} {check.found}")
+    state = f"{check.state:8}"
+    if sys.stdout.isatty():
+        state = click.style(state, fg={"ok": "green", "warning": "yellow", "failed": "red"}[check.state])
+    _write(f"{state}{check.name:12} {check.found}")
     if check.advice:
-        click.echo(f"{'':20} -> {check.advice}")
+        _write(f"{'':20} -> {check.advice}")
 
 
 @cli.command()

@@ -64,7 +64,11 @@ def test_extend_is_all_or_nothing(talk):
 
 
 def test_conversations_are_apart(memory, store):
-    one, two, elsewhere = memory.conversation("a"), memory.conversation("ab"), Memory("b", store=store).conversation("a")
+    one, two, elsewhere = (
+        memory.conversation("a"),
+        memory.conversation("ab"),
+        Memory("b", store=store).conversation("a"),
+    )
     one.extend(["1", "2"])
     two.append("3", id="m")
     elsewhere.append("4", id="m")
@@ -356,7 +360,10 @@ REDACTED = [
         {"type": "function_call_output", "call_id": "c1", "output": "[redacted]"},
     ),
     (
-        {"type": "ai", "data": {"content": "secret", "tool_calls": [{"id": "c1", "name": "f", "args": {"a": "secret"}}]}},
+        {
+            "type": "ai",
+            "data": {"content": "secret", "tool_calls": [{"id": "c1", "name": "f", "args": {"a": "secret"}}]},
+        },
         {"type": "ai", "data": {"content": "[redacted]", "tool_calls": [{"id": "c1", "name": "f", "args": {}}]}},
     ),
 ]

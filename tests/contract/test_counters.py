@@ -66,7 +66,9 @@ def check(store, memory):
 
 
 def some_value(random):
-    return random.choice([random.randrange(10**6), "x" * random.randrange(2_500), {"ü🙂": [None] * random.randrange(9)}])
+    return random.choice(
+        [random.randrange(10**6), "x" * random.randrange(2_500), {"ü🙂": [None] * random.randrange(9)}]
+    )
 
 
 def act(memory, clock, random):

@@ -25,11 +25,19 @@ def visible(memory):
         "histories": {key: memory.history(key) for key in ("a", "b", "c")},
         "conversations": [info.name for info in memory.conversations()],
         "messages": [memory.conversation(name).messages() for name in ("talk", "other")],
-        "records": [record for record in memory.records() if type(record).__name__ not in ("NamespaceRecord", "EndRecord")],
+        "records": [
+            record for record in memory.records() if type(record).__name__ not in ("NamespaceRecord", "EndRecord")
+        ],
     }
 
 
-EMPTY = {"items": [], "histories": {"a": [], "b": [], "c": []}, "conversations": [], "messages": [[], []], "records": []}
+EMPTY = {
+    "items": [],
+    "histories": {"a": [], "b": [], "c": []},
+    "conversations": [],
+    "messages": [[], []],
+    "records": [],
+}
 
 
 def test_clear_deletes_everything_and_keeps_the_past_of_items(filled):

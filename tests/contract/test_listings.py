@@ -18,7 +18,9 @@ def pages(store, op, field):
         found.append(getattr(page, field))
         if page.cursor is None:
             return found
-        op = type(op)(**{name: getattr(op, name) for name in op.__struct_fields__ if name != "cursor"}, cursor=page.cursor)
+        op = type(op)(
+            **{name: getattr(op, name) for name in op.__struct_fields__ if name != "cursor"}, cursor=page.cursor
+        )
 
 
 def scan(store, limit=3, **more):
@@ -245,7 +247,9 @@ def people(memory):
     return memory
 
 
-@pytest.mark.parametrize(("where", "wanted"), FILTERS, ids=lambda part: str(part)[:40] if isinstance(part, dict) else "")
+@pytest.mark.parametrize(
+    ("where", "wanted"), FILTERS, ids=lambda part: str(part)[:40] if isinstance(part, dict) else ""
+)
 def test_where_lets_through_what_it_says(store, people, where, wanted):
     assert [item.key for item in people.items(where=where)] == sorted(wanted)
     assert scan(store, 2, where=where) == sorted(wanted)
@@ -308,7 +312,9 @@ def test_tags_ask_for_all_of_them_and_authors_for_one(memory):
 
 def test_filters_combine_over_many_pages(store, memory, clock):
     for number in range(700):
-        memory.set(f"{'even' if number % 2 == 0 else 'odd'}{number:03}", {"n": number}, tags=["t"] if number % 3 == 0 else [])
+        memory.set(
+            f"{'even' if number % 2 == 0 else 'odd'}{number:03}", {"n": number}, tags=["t"] if number % 3 == 0 else []
+        )
         if number == 349:
             clock.advance(1)
     wanted = [f"even{n:03}" for n in range(350, 700, 2) if n % 3 == 0 and n >= 400]
@@ -329,7 +335,26 @@ def test_a_filter_that_finds_little_among_much_comes_to_an_end(store, memory, ro
 
 # ── subtrees ──
 
-FAMILY = ["a", "a!", "a/", "a-b", "a.b", "a/!", "a/0", "a/b", "a/b/c", "a/bc", "a0", "ab", "a\u00e9", "A", "b", "b/a", "🙂", "🙂/🙂"]
+FAMILY = [
+    "a",
+    "a!",
+    "a/",
+    "a-b",
+    "a.b",
+    "a/!",
+    "a/0",
+    "a/b",
+    "a/b/c",
+    "a/bc",
+    "a0",
+    "ab",
+    "a\u00e9",
+    "A",
+    "b",
+    "b/a",
+    "🙂",
+    "🙂/🙂",
+]
 LEVELS = [name for name in FAMILY if "" not in name.split("/")]
 
 

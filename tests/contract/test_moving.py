@@ -18,7 +18,9 @@ def fill(memory, clock, count=40, seed=1):
     memory.configure(history=20, max_items=10_000)
     for number in range(count):
         key = f"ключ/{dice.randrange(count // 3)}"
-        memory.set(key, {"n": number, "text": "ü" * dice.randrange(400)}, tags=["t"] if number % 3 else [], author="ann")
+        memory.set(
+            key, {"n": number, "text": "ü" * dice.randrange(400)}, tags=["t"] if number % 3 else [], author="ann"
+        )
         clock.advance(dice.random() * 100)
         if number % 5 == 0:
             memory.delete(key)
@@ -329,7 +331,11 @@ BROKEN = {
         swapped(lines[2], b'"version":', b'"version":-'),
         *lines[3:],
     ],
-    "a version beyond all": lambda lines: [lines[0], swapped(lines[1], b'"version":', b'"version":9999999999999'), *lines[2:]],
+    "a version beyond all": lambda lines: [
+        lines[0],
+        swapped(lines[1], b'"version":', b'"version":9999999999999'),
+        *lines[2:],
+    ],
     "deep brackets": lambda lines: [*lines[:3], b"[" * 100_000 + b"\n", *lines[3:]],
 }
 
@@ -355,7 +361,7 @@ def test_a_broken_line_is_named(memory, store, clock):
         imported(Memory("copy", store=store), b"".join([*lines[:5], b"nonsense\n", *lines[5:]]))
 
 
-VALUES = [b"NaN", b"[1,]", b"{'a':1}", b"\"a", b"01", b"[" * 200 + b"]" * 200, b'"' + b"x" * (1024 * 1024) + b'"']
+VALUES = [b"NaN", b"[1,]", b"{'a':1}", b'"a', b"01", b"[" * 200 + b"]" * 200, b'"' + b"x" * (1024 * 1024) + b'"']
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value[:8].decode())

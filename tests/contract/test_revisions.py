@@ -135,6 +135,28 @@ def test_a_long_history_of_any_size_is_kept_whole_and_cut_exactly(memory, size, 
     assert values(memory) == ["one more", *written[::-1][:20]]
 
 
+@pytest.mark.parametrize("small", range(14, 19))
+def test_one_large_value_among_small_ones_costs_no_history(memory, small):
+    """Whatever the order of sizes: the last 16 past values are there."""
+    written = []
+    for value in [*range(small), "x" * 4_000, "y", "z" * 1_600, *range(20), "x" * 2_000, *range(20)]:
+        memory.set("a", value)
+        written.insert(0, value)
+        assert values(memory) == written[:17]
+        assert memory.get("a", as_of=len(written) - min(16, len(written) - 1)) == values(memory)[-1]
+    memory.delete("a")
+    assert values(memory) == ["deleted", *written[:16]]
+
+
+def test_a_large_value_that_is_cleared_can_be_brought_back(memory):
+    memory.configure(history=3)
+    for value in (1, 2, 3, 4, "x" * 4_000):
+        memory.set("a", value)
+    memory.clear()
+    assert values(memory) == ["deleted", "x" * 4_000, 4, 3]
+    assert memory.undo("a").value == "x" * 4_000
+
+
 def test_history_off_keeps_nothing(memory):
     memory.configure(history=False)
     first = memory.set("a", 1)

@@ -23,7 +23,10 @@ ANTHROPIC = {
     "user": OPENAI["user"],
     "call": lambda ids: {
         "role": "assistant",
-        "content": [{"type": "text", "text": "…"}, *({"type": "tool_use", "id": i, "name": "f", "input": {}} for i in ids)],
+        "content": [
+            {"type": "text", "text": "…"},
+            *({"type": "tool_use", "id": i, "name": "f", "input": {}} for i in ids),
+        ],
     },
     "result": lambda i: {"role": "user", "content": [{"type": "tool_result", "tool_use_id": i, "content": "42"}]},
 }
@@ -154,11 +157,17 @@ def test_the_same_id_used_again_belongs_to_the_nearest_call(talk):
 
 @pytest.mark.parametrize(
     "system",
-    [{"role": "system", "content": "s"}, {"role": "developer", "content": "s"}, {"type": "system", "data": {"content": "s"}}],
+    [
+        {"role": "system", "content": "s"},
+        {"role": "developer", "content": "s"},
+        {"type": "system", "data": {"content": "s"}},
+    ],
     ids=["system", "developer", "langchain"],
 )
 def test_system_messages_are_kept_wherever_they_stand(talk, system):
-    talk.extend([system, *(OPENAI["user"](str(n)) for n in range(100)), system, *(OPENAI["user"](str(n)) for n in range(100))])
+    talk.extend(
+        [system, *(OPENAI["user"](str(n)) for n in range(100)), system, *(OPENAI["user"](str(n)) for n in range(100))]
+    )
     found = chosen(talk, 5)
     assert [value for value in found if value == system] == [system, system]
     assert [value["content"] for value in found if value != system] == ["97", "98", "99"]

@@ -36,7 +36,7 @@ EXACT = {
     "text that looks like json": ['{"a":1}', "[1, 2]", "null", "true", '"quoted"', "1.0", "{", "["],
     "unicode": "äöü ß 漢字 🙂 \U0010ffff \u2028 \u2029 \ufeff e\u0301",
     "control characters": "".join(map(chr, range(32))) + "\x7f\x80\x9f",
-    "backslashes and quotes": '\\ \\" \\u0041 / \\/ \'',
+    "backslashes and quotes": "\\ \\\" \\u0041 / \\/ '",
     "half a surrogate pair": "\ud800",
     "the other half": ["\udfff", "a\udc00b", {"\ud83d": "\ude42"}],
     "lists": [[], [[]], [1, [2, [3]]], [None, True, 0, 0.0, "", {}]],

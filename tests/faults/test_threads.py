@@ -97,7 +97,7 @@ def test_a_store_in_memory_is_shared_by_threads_just_so():
     store.close()
 
 
-@pytest.mark.parametrize("company", ["alone", "followed", "leading"])
+@pytest.mark.parametrize("company", ["alone", "followed", "leading", "queueing"])
 def test_an_interrupt_at_any_moment_of_a_write_hangs_nobody_and_repeats_nothing(tmp_path, company):
     path = tmp_path / "memory.db"
     [moments] = workers.run("interrupt_everywhere", path, company)

@@ -1,4 +1,4 @@
-"""What the processes of the fault proofs do, as `python workers.py ROLE ARGUMENT…`; how tests start them and audit files.
+"""What the processes of the fault proofs do, as `python workers.py ROLE …`; how tests start them and audit files.
 
 A role prints what it has to say as lines on its standard output; a test speaks to it through its standard input.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from botwire.errors import BotWireError, StoreError
 from botwire.ops import Append, Delete, Erase, NewMessage, Op, Put
 from botwire.stores.sqlite import SQLiteStore, connection, turnstile
 
+MARKER_HALF = 16  # bytes
+MARKER = re.compile(rb"MARK[0-9a-f]{12}")
 PATIENCE = 60  # seconds after which a process that does not answer counts as hung
 
 # ── for the tests: starting processes ───────────────────────────────────────────────────────────────
@@ -213,23 +216,22 @@ def random_writes(chance: random.Random, thread: int, number: int, known: dict[s
     key = f"key-{chance.randrange(12)}"
     value = text([number, "x" * chance.choice([1, 50, 400, 3_000, 20_000])])
     said = Append(here, "talk", [NewMessage(text(number)), NewMessage(text([number, "y" * chance.choice([1, 900])]))])
-    return chance.choice(
-        [
-            lambda: [Put(here, key, value)],
-            lambda: [Put(here, key, value, if_version=known.get(key, 0))],
-            lambda: [Put(here, key, value, history=False)],
-            lambda: [Put(here, "pair", value), Put(there, "pair", value)],
-            lambda: [Delete(here, key)],
-            lambda: [said],
-            lambda: [said, Put(here, "said", text(number)), Put(there, "said", text(number))],
-            lambda: [Put(here, f"brief-{number % 7}", value, ttl=chance.choice([0.001, 0.05, 3_600.0]))],
-            lambda: [Erase(here, key=key)],
-            lambda: [Put(f"{here}/trash", key, value), Append(f"{here}/trash", "talk", [NewMessage(value)])],
-            lambda: [Erase(f"{here}/trash")],
-            lambda: [Append(here, "passing", [NewMessage(value)])],
-            lambda: [Erase(here, conversation="passing")] if chance.random() < 0.2 else [said],
-        ]
-    )()
+    writes: list[Callable[[], list[Op]]] = [
+        lambda: [Put(here, key, value)],
+        lambda: [Put(here, key, value, if_version=known.get(key, 0))],
+        lambda: [Put(here, key, value, history=False)],
+        lambda: [Put(here, "pair", value), Put(there, "pair", value)],
+        lambda: [Delete(here, key)],
+        lambda: [said],
+        lambda: [said, Put(here, "said", text(number)), Put(there, "said", text(number))],
+        lambda: [Put(here, f"brief-{number % 7}", value, ttl=chance.choice([0.001, 0.05, 3_600.0]))],
+        lambda: [Erase(here, key=key)],
+        lambda: [Put(f"{here}/trash", key, value), Append(f"{here}/trash", "talk", [NewMessage(value)])],
+        lambda: [Erase(f"{here}/trash")],
+        lambda: [Append(here, "passing", [NewMessage(value)])],
+        lambda: [Erase(here, conversation="passing")] if chance.random() < 0.2 else [said],
+    ]
+    return chance.choice(writes)()
 
 
 @role
@@ -431,13 +433,12 @@ def hold_the_lock(path: str) -> None:
 
 @role
 def find_bytes(marker_file: str, *files: str) -> None:
-    """Say which of the markers, one to a line, stand anywhere in the raw files."""
-    markers = Path(marker_file).read_bytes().split()
+    """Say where any of the markers, one to a line, stands in the raw files, be it only its first half."""
+    markers = {marker[:MARKER_HALF] for marker in Path(marker_file).read_bytes().split()}
     for name in files:
-        content = Path(name).read_bytes()
-        for marker in markers:
-            if marker in content:
-                say(Path(name).name, marker.decode(), content.index(marker))
+        found = {match.group(): match.start() for match in MARKER.finditer(Path(name).read_bytes())}
+        for marker in found.keys() & markers:
+            say(Path(name).name, marker.decode(), found[marker])
 
 
 # ── forks ───────────────────────────────────────────────────────────────────────────────────────────
@@ -674,10 +675,11 @@ def use_as_nobody(path: str) -> None:
     os.setgid(65534)
     os.setuid(65534)
     memory = Memory("shared", store=opened(path))
-    for name, action in [("read", lambda: memory.get("key")), ("write", lambda: memory.set("key", 2))]:
+    uses: dict[str, Callable[[], object]] = {"read": lambda: memory.get("key"), "write": lambda: memory.set("key", 2)}
+    for name, action in uses.items():
         try:
             answer = action()
-        except BotWireError as error:
+        except Exception as error:
             say(name, type(error).__name__, error)
         else:
             say(name, "value", answer)
@@ -758,7 +760,7 @@ def interrupt_at_random(path: str, interrupts: str, seed: str) -> None:
 
 
 class _InterruptAt:
-    """Raise KeyboardInterrupt in this thread at the n-th moment at which Python delivers signals within the store's code:
+    """Raise KeyboardInterrupt in this thread at the n-th moment at which Python delivers signals in the store's code:
     when a function begins, and when a call of a built-in one has returned."""
 
     def __init__(self, moment: int) -> None:
@@ -786,8 +788,8 @@ class _InterruptAt:
 def interrupt_everywhere(path: str, company: str) -> None:
     """Interrupt a write at every moment at which it can be: afterwards others can write, and nothing is done twice.
 
-    `company`: the interrupted thread is `alone`, is `followed` by another that waits for it, or is `leading` another
-    whose write it commits together with its own.
+    `company`: the interrupted thread is `alone`, is `followed` by another that waits for it, is `leading` another whose
+    write it commits together with its own, or is `queueing` because somebody else writes to the file as well.
     """
     stage = _Stage(path)
     for moment in range(1, 10_000):
@@ -810,6 +812,7 @@ class _Stage:
         self.memory.set("start", 1)
         self.number = 0
         self.others: list[threading.Thread] = []
+        self.timers: list[threading.Timer] = []
         self.answered: list[int] = []
         self.surely: list[int] = []
         self.maybe: list[int] = []
@@ -834,6 +837,7 @@ class _Stage:
     def play(self, company: str, moment: int) -> str:
         """One write that is interrupted at a moment; where that was, or nothing if it was over before."""
         self.others = []
+        self.timers = []
         self.slow = None
         self.inside.clear()
         self.go_on.clear()
@@ -841,10 +845,15 @@ class _Stage:
             self.slow = self._beside()
             self.slow.start()
             self.inside.wait(60)
-            threading.Timer(0.004, self._beside_starts).start()
-            threading.Timer(0.012, self.go_on.set).start()
+            self._later(0.004, self._beside_starts)
+            self._later(0.012, self.go_on.set)
         elif company == "followed":
-            threading.Timer(0.0, self._beside_starts).start()
+            self._later(0, self._beside_starts)
+        elif company == "queueing":
+            stranger = opened(self.path, "relaxed")  # a connection of its own, and locks of its own
+            Memory("stranger", store=stranger).increment("count")
+            stranger.close()
+            self._append()  # now the store has seen that others write
         self.number += 1
         mine = self.number
         op = Append("stage", "talk", [NewMessage(text(mine))])
@@ -857,20 +866,26 @@ class _Stage:
             self.surely.append(mine)
         return interrupt.where
 
+    def _later(self, seconds: float, action: Callable[[], object]) -> None:
+        timer = threading.Timer(seconds, action)
+        self.timers.append(timer)
+        timer.start()
+
     def _beside_starts(self) -> None:
         self._beside().start()
 
     def check(self, when: str) -> None:
         """Everybody else gets through, every lock is free, and every message is there once."""
-        time.sleep(0.015 if self.slow is not None else 0)  # both timers have fired
+        for timer in self.timers:
+            timer.join()
+        for lock in ("-queue", "-turn"):
+            if not _is_free(self.path + lock):
+                self._fail(f"{when}: {lock} stays locked for other processes")
         self._beside().start()
         for thread in self.others:
             thread.join(20)
             if thread.is_alive():
                 self._fail(f"{when}: another thread hangs")
-        for lock in ("-queue", "-turn"):
-            if not _is_free(self.path + lock):
-                self._fail(f"{when}: {lock} stays locked for other processes")
         said = [message.value for message in self.memory.conversation("talk")]
         if len(said) != len(set(said)):
             self._fail(f"{when}: a message was appended twice: {said[-6:]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import shutil
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -28,17 +28,23 @@ Durability = Literal["full", "relaxed"]
 
 BUSY_TIMEOUT = 10.0  # seconds; those who write much queue at the turnstile instead
 READER_MMAP = 256 * 1024 * 1024  # bytes
+READER_CACHE = 8 * 1024 * 1024  # bytes
 CHECKPOINT_PAGES = 1_000
 
 
-def connect(path: str, durability: Durability, *, reader: bool = False) -> apsw.Connection:
-    """Open the file, which `schema` must have prepared, for writing or as one of many readers."""
+def connect(path: str, durability: Durability, *, reader: bool = False, mapped: bool = False) -> apsw.Connection:
+    """Open the file for writing, or as one of many readers of a file that `prepare` has seen.
+
+    `mapped`: read through the operating system's own pages, which suits single reads; a listing of everything
+    would count as this process's memory.
+    """
     access = apsw.SQLITE_OPEN_READONLY if reader else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     connection = apsw.Connection(path, flags=access)
     connection.set_busy_timeout(round(BUSY_TIMEOUT * 1_000))
-    connection.execute("PRAGMA temp_store = memory")
     if reader:
-        connection.execute(f"PRAGMA mmap_size = {READER_MMAP}")
+        connection.execute("PRAGMA temp_store = memory")
+        connection.execute(f"PRAGMA cache_size = {-READER_CACHE // 1024}")
+        connection.execute(f"PRAGMA mmap_size = {READER_MMAP if mapped else 0}")
         return connection
     # FULL: an acknowledged write survives power loss. NORMAL: it survives the process; power loss undoes the last ones.
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
@@ -70,11 +76,6 @@ class Patience:
         return now < self._deadline
 
 
-def abandon(connection: apsw.Connection) -> None:
-    """Never close this connection, not even at exit: it belongs to the process we were forked from."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
 @contextmanager
 def translated(path: str) -> Generator[None]:
     """Raise what SQLite raises as a `BotWireError` that says what to do."""
@@ -98,10 +99,18 @@ def in_our_words(error: apsw.Error, path: str) -> BotWireError:  # noqa: PLR0911
             return StoreCorrupt(f"{told}. It was left as it is: choose another path, or restore a backup over it")
         case apsw.CorruptError():
             return StoreCorrupt(f"{told}. Run `botwire doctor`, and restore the last backup with `botwire restore`")
+        case apsw.IOError() if _is_full(path):
+            return StoreFull(f"{told}. Nothing was written. Free some space, or move the file; reading still works")
         case apsw.CantOpenError():
             return StoreUnavailable(_cannot_open(path, told))
         case _:
             return StoreError(told)
+
+
+def _is_full(path: str) -> bool:
+    """Whether the disk has no room left: SQLite's shared memory then fails with an I/O error that does not say so."""
+    folder = Path(path).absolute().parent
+    return folder.is_dir() and shutil.disk_usage(folder).free < 64 * 1024
 
 
 def _cannot_open(path: str, told: str) -> str:

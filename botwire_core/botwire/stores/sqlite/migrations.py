@@ -23,15 +23,16 @@ def scripts() -> list[str]:
     """The migrations, oldest first; the schema's version is how many of them a file has seen."""
     folder = resources.files("botwire.stores.sqlite") / "schema"
     names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
-    return [(folder / name).read_text() for name in names]
+    return [(folder / name).read_text(encoding="utf-8") for name in names]
 
 
 def prepare(connection: apsw.Connection, path: str) -> None:
     """Bring the file that the connection has open to the current schema, in one transaction."""
-    if _is_current(connection, path):
-        return
-    if path != ":memory:":
+    current = _is_current(connection, path)
+    if path != ":memory:" and connection.execute("PRAGMA journal_mode").get != "wal":
         connection.execute("PRAGMA journal_mode = wal").fetchall()
+    if current:
+        return
     seen = schema_version(connection)
     if seen:
         copy_to(connection, backup_path(path, seen))

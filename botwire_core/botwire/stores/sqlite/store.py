@@ -20,13 +20,13 @@ import apsw
 import msgspec
 from msgspec import Raw
 
-from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreUnavailable
+from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreReadOnly, StoreUnavailable
 from botwire.ops import MAX_OPS, NO_META, Changes, Erase, Erased, Get, Item, Load, Op
 from botwire.revisions import read_meta
 from botwire.signals import Signals
 
 from .commits import Commits, Request
-from .connection import Durability, Patience, abandon, connect, in_our_words, translated
+from .connection import Durability, Patience, connect, in_our_words, translated
 from .ledger import Ledger
 from .migrations import old_backups, prepare
 from .moves import ALL_READS, MOVES
@@ -37,6 +37,7 @@ from .writes import Transaction
 REQUESTS_KEPT = 24 * 3_600 * 1_000_000  # microseconds
 MAX_READERS = 16  # idle connections kept
 MAX_IDS = 100_000  # namespace ids remembered
+FORK_PATIENCE = 1.0  # seconds that a fork waits for other threads' reads to end
 POLL = 0.05  # seconds between two looks for what other processes wrote, while somebody waits
 
 Clock = Callable[[], int]
@@ -63,20 +64,21 @@ class SQLiteStore:
         self.path = path if self.in_memory else str(Path(path).absolute())
         self.durability: Durability = durability
         self._clock = clock
-        self._opening = threading.RLock()
         self._why_closed = ""
         self._start()
         _stores.add(self)
 
     def _start(self) -> None:
         """The state of a store that has opened nothing yet, also after a fork."""
+        self._lock = threading.RLock()  # held by whoever opens, closes, or uses the writing connection
         self._writer: apsw.Connection | None = None
         self._ledger: Ledger | None = None
-        self._readers: deque[apsw.Cursor] = deque()
+        self._mapped: deque[apsw.Cursor] = deque()  # idle readers for single gets
+        self._readers: deque[apsw.Cursor] = deque()  # … and for everything else
+        self._connections: list[apsw.Connection] = []  # all readers, idle or not
         self._ids: dict[str, int] = {}
         self._turnstile = NoTurnstile("") if self.in_memory else Turnstile(self.path)
         self._commits = Commits(self._run_group)
-        self._writing = threading.RLock()  # held by whoever uses the writing connection
         self.signals = Signals(self._poll, POLL)
         self._polled = -1
         self._erased = False
@@ -86,7 +88,7 @@ class SQLiteStore:
 
     def open(self) -> SQLiteStore:
         """Open the file now, and bring its schema up to date; the first `execute` would do it too."""
-        with self._opening:
+        with self._lock:
             if self._why_closed:
                 raise StoreUnavailable(self._why_closed)
             if self._writer is None:
@@ -95,50 +97,85 @@ class SQLiteStore:
         return self
 
     def _open_writer(self) -> apsw.Connection:
-        with self._turnstile_or_error():
-            writer = connect(self.path, self.durability)
-            try:
-                prepare(writer, self.path)
-            except BaseException:
-                writer.close()
-                raise
-        writer.set_busy_handler(Patience(self._turnstile.others_write))
+        if not self.in_memory and not Path(self.path).absolute().parent.is_dir():
+            raise apsw.CantOpenError("unable to open database file")
+        try:
+            with self._turnstile:
+                writer = self._connect_writer()
+        except PermissionError as error:  # the lock files cannot be made: then nothing can be written either
+            writer = self._connect_read_only(error)
+        except OSError as error:
+            raise _as_ours(error, self.path) from error
         self._ledger = Ledger(writer)
         self._sql = writer.cursor().execute
         return writer
 
-    def _turnstile_or_error(self) -> Turnstile:
-        if self.in_memory:
-            return self._turnstile
-        if Path(self.path).is_dir() or not Path(self.path).absolute().parent.is_dir():
-            raise apsw.CantOpenError("unable to open database file")
-        return self._turnstile
+    def _connect_writer(self) -> apsw.Connection:
+        writer = connect(self.path, self.durability)
+        try:
+            prepare(writer, self.path)
+        except BaseException:
+            writer.close()
+            raise
+        writer.set_busy_handler(Patience(self._turnstile.others_write))
+        return writer
+
+    def _connect_read_only(self, error: PermissionError) -> apsw.Connection:
+        if not os.access(self.path, os.R_OK):
+            raise StoreUnavailable(f"{self.path}: {error}. This user needs the right to write there") from error
+        self._failure = StoreReadOnly(f"{self.path}: {error}. Nothing was written. Reading works")
+        reader = connect(self.path, self.durability, reader=True)
+        prepare(reader, self.path)
+        return reader
 
     def close(self) -> None:
         """Close the file. What was written stays, except of `":memory:"`."""
-        with self._opening:
+        with self._lock:
             if self._why_closed:
                 return
             self._why_closed = f"the store {self.path} is closed: open a new one"
             self.signals.close()
-            with self._writing:
-                while self._readers:
-                    self._readers.pop().connection.close()
-                if self._writer is not None:
-                    self._writer.close()
-                self._writer = self._ledger = None
-                self._turnstile.close()
+            self._disconnect()
+            self._turnstile.close()
 
-    def _after_fork(self) -> None:
-        """In the child: leave the parent's connections alone for ever, and begin anew on first use."""
-        for cursor in self._readers:
-            abandon(cursor.connection)
+    def _disconnect(self) -> None:
+        """Close every connection that nobody is using just now."""
+        for idle in (self._mapped, self._readers):
+            while idle:
+                connection = idle.pop().connection
+                self._connections.remove(connection)
+                connection.close()
         if self._writer is not None:
-            abandon(self._writer)
-        self._turnstile.close()
-        self._opening = threading.RLock()
+            self._writer.close()
+        self._writer = self._ledger = None
+
+    # ── forks ──
+
+    def before_fork(self) -> None:
+        """Have nothing open while the process forks: SQLite's notes on its locks would be wrong in the child."""
+        self._lock.acquire()
+        if self.in_memory:
+            return
+        self._disconnect()
+        deadline = time.monotonic() + FORK_PATIENCE
+        while self._connections and time.monotonic() < deadline:
+            time.sleep(0.000_5)  # other threads are reading: they put their connections back
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the next use opens the file again."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: locks and threads of the parent are not ours."""
         if self.in_memory and self._writer is not None and not self._why_closed:
             self._why_closed = "a store in memory stays in the process that made it: give it a file to share it"
+        if self._connections and not self._why_closed:
+            self._why_closed = (
+                f"{self.path} was being read while this process was forked off: open it in the parent alone"
+            )
+        abandoned.append((self._writer, self._connections, self._mapped, self._readers))
+        self._turnstile.close()
         self._start()
 
     def __repr__(self) -> str:
@@ -189,9 +226,9 @@ class SQLiteStore:
             found: Item | None = self._read([op])[0]
             return found
         try:
-            cursor = self._readers.pop()
+            cursor = self._mapped.pop()
         except IndexError:
-            cursor = self._open_reader()
+            cursor = self._open_reader(mapped=True)
         try:
             namespace = self._ids.get(op.namespace)
             row = cursor.execute(GET, (namespace, op.key)).get if namespace else None
@@ -204,7 +241,7 @@ class SQLiteStore:
             op.check_names()
             raise
         finally:
-            self._readers.append(cursor)
+            self._mapped.append(cursor)
         if row is None:
             op.check_names()
             return None
@@ -229,7 +266,7 @@ class SQLiteStore:
         if self._writer is None:
             self.open()
         if self.in_memory:
-            with self._writing, translated(self.path):
+            with self._lock, translated(self.path):
                 return _run_reads(self._sql, self._clock(), ops)
         try:
             cursor = self._readers.pop()
@@ -241,13 +278,16 @@ class SQLiteStore:
         finally:
             self._give_back(cursor)
 
-    def _open_reader(self) -> apsw.Cursor:
-        self.open()
-        with translated(self.path):
-            return connect(self.path, self.durability, reader=True).cursor()
+    def _open_reader(self, *, mapped: bool = False) -> apsw.Cursor:
+        with self._lock, translated(self.path):
+            self.open()
+            connection = connect(self.path, self.durability, reader=True, mapped=mapped)
+            self._connections.append(connection)
+            return connection.cursor()
 
     def _give_back(self, cursor: apsw.Cursor) -> None:
         if self._why_closed or len(self._readers) >= MAX_READERS:
+            self._connections.remove(cursor.connection)
             cursor.connection.close()
         else:
             self._readers.append(cursor)
@@ -281,7 +321,8 @@ class SQLiteStore:
             self._after_commit(requests, touched)
 
     def _commit_in_turn(self, requests: list[Request]) -> set[str]:
-        with self._writing:
+        with self._lock:
+            self.open()
             if not self._turnstile.needed:
                 return self._commit(requests)
             with self._turnstile:
@@ -296,8 +337,8 @@ class SQLiteStore:
 
     def _commit(self, requests: list[Request]) -> set[str]:
         sql, ledger, writer = self._sql, self._ledger, self._writer
-        if ledger is None or writer is None:
-            raise StoreUnavailable(self._why_closed)
+        assert ledger is not None  # the store was opened under the lock that we hold
+        assert writer is not None
         committing = False
         try:
             sql("BEGIN IMMEDIATE")
@@ -319,7 +360,7 @@ class SQLiteStore:
                 for request in requests:
                     request.done = True
             ledger.forget()
-            if isinstance(error, apsw.IOError):
+            if isinstance(error, apsw.IOError) and committing:
                 # After a failed fsync nobody knows what is on the disk: stop rather than try again.
                 self._failure = StoreError(f"{self.path}: {error}. Writing is off until the store is opened again")
             raise
@@ -359,8 +400,8 @@ class SQLiteStore:
         try:
             for backup in old_backups(self.path):
                 backup.unlink(missing_ok=True)
-            with self._writing, self._turnstile:
-                pending = not self.in_memory and not self._truncate_log()
+            with self._lock, self._turnstile:
+                pending = not self.in_memory and not self._rewrite()
         except (BotWireError, apsw.Error, OSError):  # the erase itself is committed; what is left of it is told so
             pending = True
         for request in requests:
@@ -369,15 +410,20 @@ class SQLiteStore:
                 for result in request.results
             ]
 
-    def _truncate_log(self) -> bool:
-        assert self._writer is not None  # we have just committed with it
-        self._writer.set_busy_timeout(1_000)
+    def _rewrite(self) -> bool:
+        """Write the file anew and empty its log: pages that were split keep copies of rows outside of any row."""
+        writer, ledger = self._writer, self._ledger
+        assert writer is not None  # we have just committed with them
+        assert ledger is not None
+        writer.set_busy_timeout(1_000)
         try:
-            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
+            writer.execute("VACUUM")
+            busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
         except apsw.BusyError:
             return False
         finally:
-            self._writer.set_busy_handler(Patience(self._turnstile.others_write))
+            writer.set_busy_handler(Patience(self._turnstile.others_write))
+            ledger.forget()
         return not busy
 
     # ── what other processes write ──
@@ -489,12 +535,27 @@ def _reopen(path: str, durability: Durability) -> SQLiteStore:
 # ── forks ───────────────────────────────────────────────────────────────────────────────────────────
 
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_forking: list[SQLiteStore] = []
+abandoned: list[Any] = []  # what a child could not help inheriting: kept, for closing it would touch the parent's file
+
+
+def _before_fork() -> None:
+    _forking[:] = sorted(_stores, key=id)  # one order for all threads that fork
+    for store in _forking:
+        store.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in reversed(_forking):
+        store.after_fork_in_parent()
+    _forking.clear()
 
 
 def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store._after_fork()  # pyright: ignore[reportPrivateUsage]  # the module's own class
+    for store in _forking:
+        store.after_fork_in_child()
+    _forking.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -48,9 +48,12 @@ class Turnstile:
         if self._turn is None or self._queue is None:
             self._queue = _open(self._path + "-queue")
             self._turn = _open(self._path + "-turn")
-        _lock(self._queue, self._path)
         try:
+            _lock(self._queue, self._path)
             _lock(self._turn, self._path)
+        except BaseException:
+            _unlock(self._turn)
+            raise
         finally:
             _unlock(self._queue)
 
@@ -81,7 +84,10 @@ class NoTurnstile(Turnstile):
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)  # another user's: a lock can be held on it all the same
 
 
 if sys.platform == "win32":  # no flock there: SQLite's own busy handler has to do

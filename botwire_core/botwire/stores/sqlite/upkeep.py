@@ -52,10 +52,7 @@ def backup(
     _check_goal(source, goal, force=force)
     with _scratch(goal) as folder:
         copy = folder / goal.name
-        with translated(str(source)):
-            reader = connect(str(source), "full", reader=True)
-        with closing(reader):
-            _copy_held(reader, copy, progress or _silent, source)
+        _copy_store(source, copy, progress or _silent)
         check_store(copy, told=source)
         copy.chmod(mode)  # as private as what it was made of
         size = copy.stat().st_size
@@ -76,10 +73,42 @@ def _check_goal(source: Path, goal: Path, *, force: bool) -> None:
         raise InvalidInput(f"{goal} is open as a store, or was left open by a crash: name another file")
 
 
+def _copy_store(source: Path, target: Path, progress: Progress) -> None:
+    """Copy one moment of a store, whoever else has it open or opens it meanwhile."""
+    before = _Moment(source)
+    with translated(str(source)), closing(_look(source)) as reader:
+        _copy_held(reader, target, progress, source)
+    if before.has_passed():
+        target.unlink()
+        with translated(str(source)), closing(connect(str(source), "full", reader=True)) as reader:
+            _copy_held(reader, target, progress, source)
+
+
+class _Moment:
+    """Tells whether a file that nobody had open, and that was therefore read without locks, was changed since."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._had_log = _has_log(path)
+        self._status = path.stat()
+
+    def has_passed(self) -> bool:
+        """Whether what was read may not be one moment of the file."""
+        if self._had_log:
+            return False  # read under SQLite's locks
+        now = self._path.stat()
+        return _has_log(self._path) or any(
+            getattr(self._status, field) != getattr(now, field) for field in ("st_ino", "st_size", "st_mtime_ns")
+        )
+
+
 def _copy_held(source: apsw.Connection, target: Path, progress: Progress, told: Path) -> None:
     """Copy in steps, for progress and interruption, while one read transaction keeps it one moment of the file."""
     try:
         source.execute("BEGIN; SELECT count(*) FROM sqlite_schema").fetchall()
+    except apsw.Error as error:
+        raise in_our_words(error, str(told)) from error
+    try:
         with closing(connect(str(target), "full")) as other:
             _copy(source, other, progress)
     except apsw.Error as error:
@@ -147,7 +176,7 @@ def restore(
     Raises `InvalidInput` if the store holds something, unless `force`. A damaged file is moved aside with `force`.
     """
     source, goal = _absolute(backup, "restore"), _absolute(path, "restore to")
-    before = _existing(source)
+    _existing(source)
     if goal.exists() and goal.samefile(source):
         raise InvalidInput(f"{source} is the store itself: name a backup of it")
     _given(goal, force=force)
@@ -155,8 +184,6 @@ def restore(
     with _scratch(goal) as folder:
         staged = folder / "staged.db"
         _stage(source, staged, lambda done, total: report(done, 2 * total))
-        if _fingerprint(_existing(source)) != _fingerprint(before):
-            raise StoreUnavailable(f"{source} changed while it was read: nothing was restored, try again")
         with _turn(goal):
             if _given(goal, force=force) is None:
                 _move_aside(goal)
@@ -164,14 +191,9 @@ def restore(
         return staged.stat().st_size
 
 
-def _fingerprint(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
-
-
 def _stage(source: Path, staged: Path, progress: Progress) -> None:
     """A sound copy of the backup, in the current schema."""
-    with translated(str(source)), closing(_look(source)) as reader:
-        _copy_held(reader, staged, progress, source)
+    _copy_store(source, staged, progress)
     check_store(staged, told=source, known=True)
     with translated(str(staged)), closing(connect(str(staged), "relaxed")) as writer:
         prepare(writer, str(staged))
@@ -337,13 +359,17 @@ def _look(path: Path) -> apsw.Connection:
 
     A file without a log is open nowhere, or was only just opened: it can be read as if it never changed.
     """
-    if _beside(path, "-wal").exists() or _beside(path, "-journal").exists():
+    if _has_log(path):
         reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     else:
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         reader = apsw.Connection(f"{path.as_uri()}?immutable=1", flags=flags)
     reader.set_busy_timeout(10_000)
     return reader
+
+
+def _has_log(path: Path) -> bool:
+    return _beside(path, "-wal").exists() or _beside(path, "-journal").exists()
 
 
 def _marks(reader: apsw.Connection) -> tuple[int, int]:
@@ -437,11 +463,9 @@ def _settled(file: Path) -> list[Check]:
     """What the inside of the file says, looked at again if somebody opened the file in the meantime."""
     checks: list[Check] = []
     for _ in range(3):
-        unlogged = not _beside(file, "-wal").exists()
-        before = file.stat()
+        before = _Moment(file)
         checks = list(_check_inside(file))
-        moved = _fingerprint(before) != _fingerprint(file.stat()) or _beside(file, "-wal").exists()
-        if not (unlogged and moved):
+        if not before.has_passed():
             break
     return checks
 

@@ -260,7 +260,7 @@ def sweep(txn: Transaction, namespace: Namespace) -> None:
         expire(txn, namespace, key, txn.sql(_ITEM, (namespace.id, key)).get)
     max_age = round((namespace.policy.max_age or 0) * MICROSECONDS)
     old = txn.sql(
-        "SELECT key, version, updated, past FROM items WHERE namespace = ? AND value IS NULL AND updated <= ? "
+        "SELECT key, version, updated, past FROM items WHERE namespace = ? AND value IS NULL AND updated < ? "
         "ORDER BY updated LIMIT ?",
         (namespace.id, txn.now - max_age, SWEPT_PER_WRITE),
     ).fetchall()
@@ -280,7 +280,7 @@ def sweep(txn: Transaction, namespace: Namespace) -> None:
     if next_expiry is not None:
         namespace.due(next_expiry)
     if next_deletion is not None:
-        namespace.due(next_deletion + max_age)
+        namespace.due(next_deletion + max_age + 1)
     txn.ledger.mark_dirty(namespace)
 
 
