@@ -176,17 +176,16 @@ class MemoryMachine(RuleBasedStateMachine):
         current = self.model.current(key, self.now)
         held = current.version if current else 0
         wanted = 0 if absent else max(0, held + offset)
-        try:
-            item = self.memory.set(key, value, if_version=wanted)
-        except Conflict as conflict:
-            assert wanted != held
-            assert conflict.version == held
+        if wanted != held:
+            with pytest.raises(Conflict) as raised:
+                self.memory.set(key, value, if_version=wanted)
+            assert raised.value.version == held
             self.swept_then()
-        else:
-            assert wanted == held
-            [version] = self.swept_then(("set", key))
-            assert item.version == version
-            self.model.push(key, Was(version, self.now, value))
+            return
+        item = self.memory.set(key, value, if_version=wanted)
+        [version] = self.swept_then(("set", key))
+        assert item.version == version
+        self.model.push(key, Was(version, self.now, value))
 
     @rule(key=KEYS)
     def delete(self, key: str) -> None:
@@ -324,8 +323,8 @@ class MemoryMachine(RuleBasedStateMachine):
             self.swept_then()
             return
         assert message is not None
-        version, id, value = messages.pop()
-        assert (message.version, message.id) == (version, id)
+        version, its_id, value = messages.pop()
+        assert (message.version, message.id) == (version, its_id)
         assert same(message.value, value)
         self.swept_then(("trimmed", talk))
 

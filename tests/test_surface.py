@@ -508,7 +508,7 @@ def test_wrong_arguments_are_refused_at_once(arguments):
 
 def test_a_wrong_url_in_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BOTWIRE_URL", "memory.db")
-    with pytest.raises(InvalidInput, match="sqlite:///memory.db"):
+    with pytest.raises(InvalidInput, match=r"sqlite:///memory\.db"):
         Memory("a").get("k")
 
 

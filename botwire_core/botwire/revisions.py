@@ -102,8 +102,11 @@ def push(past: Past, was: PastRevision, now: int, policy: Policy, *, keep: bool)
     packed = pack(past)
     if packed is None or (len(packed) <= PACKED_BYTES and not past.pages):
         return Pushed(packed, None, [])
+    dropped: list[Page] = []
+    if cut:  # pages are older than what was cut
+        dropped, past.pages = past.pages, []
     moved = move_out(past) if len(packed) > PACKED_BYTES else None
-    dropped = _drop_pages(past, 0 if cut else limit)  # pages are older than what was cut
+    dropped += _drop_pages(past, limit)
     return Pushed(pack(past), moved, dropped)
 
 

@@ -60,9 +60,9 @@ def test_deleting_a_missing_key_at_a_version_is_a_conflict(memory):
 
 def test_a_lost_compare_undoes_the_batch_and_says_which_version_holds(memory):
     item = memory.set("a", 1)
-    with pytest.raises(Conflict) as raised, memory.batch() as batch:
-        batch.set("b", 1)
-        batch.set("a", 2, if_version=99)
+    ops = [Put("user-42", "b", Raw(b"1")), Put("user-42", "a", Raw(b"2"), if_version=99)]
+    with pytest.raises(Conflict) as raised:
+        memory.execute(ops)
     assert raised.value.version == item.version
     assert memory.get_many(["a", "b"]) == {"a": 1}
 

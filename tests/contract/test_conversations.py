@@ -1,5 +1,8 @@
 """Rule: a conversation is an append-only run of messages, each a row of its own."""
 
+# Helpers go untyped here, as tests do.
+# mypy: allow-untyped-calls
+
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -231,7 +234,8 @@ def test_the_last_ones_are_read_oldest_first(talk):
 
 def test_one_can_page_back_and_forth(talk):
     talk.extend(list(range(25)))
-    page, seen = talk.messages(last=10), []
+    page = talk.messages(last=10)
+    seen: list[int] = []
     while page:
         seen = [message.value for message in page] + seen
         page = talk.messages(last=10, before=page[0])
@@ -381,9 +385,15 @@ def test_redacting_leaves_what_a_model_needs_and_nothing_of_the_content(talk, me
 
 
 ANTHROPIC_PARTS = [
-    {"role": "assistant", "content": [{"type": "text", "text": "secret"}, {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": "secret"}}]},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "text", "text": "secret"},
+            {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": "secret"}},
+        ],
+    },
     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "secret"}]},
-]  # fmt: skip
+]
 
 
 def test_redacting_parts_keeps_the_ids_that_hold_calls_and_results_together(talk):

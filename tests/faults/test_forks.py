@@ -26,6 +26,11 @@ def test_parent_and_children_write_and_read_while_threads_do_however_a_child_end
     assert workers.run("fork_many", path, how, rounds) == ["done"]
 
 
+def test_several_threads_can_fork_at_the_same_time(path, request):
+    rounds = 200 if request.config.getoption("--long", default=False) else 15
+    assert workers.run("fork_from_threads", path, rounds) == [str(2 * 3 * rounds)]
+
+
 def test_the_parent_can_close_the_file_while_its_child_goes_on_writing(path):
     family = workers.start("fork_then_close", path)
     assert workers.next_line(family) == "closed"

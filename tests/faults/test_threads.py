@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -50,6 +51,25 @@ def test_sixteen_threads_increment_one_counter_and_lose_nothing(store):
     together(THREADS, lambda number: [memory.increment("count") for _ in range(20)])
     assert memory.get("count") == THREADS * 20
     assert memory.stats().version == THREADS * 20
+
+
+def test_threads_that_take_turns_at_every_moment_lose_nothing_and_hear_of_no_error(store, request):
+    turns = 500 if request.config.getoption("--long", default=False) else 40
+
+    def write(number: int) -> None:
+        memory = Memory(f"thread-{number}", store=store)
+        for turn in range(turns):
+            assert memory.conversation("talk").append(turn).version == turn + 1
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.000_001)
+    try:
+        together(THREADS, write)
+    finally:
+        sys.setswitchinterval(usual)
+    for number in range(THREADS):
+        talk = Memory(f"thread-{number}", store=store).conversation("talk")
+        assert [message.value for message in talk] == list(range(turns))
 
 
 def test_sixteen_threads_write_batches_and_each_is_whole(store):

@@ -519,6 +519,28 @@ def fork_many(path: str, how: str, rounds: str) -> None:
 
 
 @role
+def fork_from_threads(path: str, rounds: str) -> None:
+    """Several threads fork at the same time, again and again; everybody counts."""
+    memory = Memory("family", store=opened(path, "relaxed"))
+    memory.set("count", 0)
+    ended: list[int] = []
+
+    def fork() -> None:
+        for _ in range(int(rounds)):
+            _wait(_fork(lambda: memory.increment("count")))
+            memory.increment("count")
+        ended.append(1)
+
+    threads = [threading.Thread(target=fork, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    assert len(ended) == len(threads), "a thread hangs or has failed"
+    say(memory.get("count"))
+
+
+@role
 def fork_then_close(path: str) -> None:
     """The parent closes the store while its child goes on writing; a stranger writes in between."""
     store = opened(path)

@@ -51,17 +51,22 @@ class Turnstile:
         try:
             _lock(self._queue, self._path)
             _lock(self._turn, self._path)
-        except BaseException:
-            _unlock(self._turn)
-            raise
-        finally:
             _unlock(self._queue)
+        except BaseException:  # an interrupt too: nobody else may find the gate shut
+            _unlock(self._turn)
+            _unlock(self._queue)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._turn is not None:
+        if self._turn is None:
+            return
+        try:
             _unlock(self._turn)
+        except BaseException:
+            _unlock(self._turn)  # interrupted before it was done
+            raise
 
     def close(self) -> None:
         """Close the lock files. After a fork this leaves the parent's locks alone: it has them open still."""
