@@ -388,8 +388,8 @@ class MemoryMachine(RuleBasedStateMachine):
         held = revisions[0].value is not GONE
         assert erased.items == held or self.forgettable(revisions)
         self.cursor = self.memory.cursor()
+        self.model.forgot = True  # by the erase, or by the sweep that came before it
         if self.memory.stats().version > self.model.version:
-            self.model.forgot = True
             with pytest.raises(CursorExpired):
                 self.memory.changes(cursor)
         else:

@@ -325,8 +325,12 @@ class SQLiteStore:
             self.open()
             if not self._turnstile.needed:
                 return self._commit(requests)
-            with self._turnstile:
-                return self._commit(requests)
+            try:
+                with self._turnstile:
+                    return self._commit(requests)
+            except BaseException:  # an interrupt can come before the turnstile's own exit has begun
+                self._turnstile.leave()
+                raise
 
     def _after_commit(self, requests: list[Request], touched: set[str]) -> None:
         if self.signals.wanted and touched:

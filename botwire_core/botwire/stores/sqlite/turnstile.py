@@ -60,13 +60,12 @@ class Turnstile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._turn is None:
-            return
-        try:
+        self.leave()
+
+    def leave(self) -> None:
+        """Let the next one in. Doing it twice is harmless."""
+        if self._turn is not None:
             _unlock(self._turn)
-        except BaseException:
-            _unlock(self._turn)  # interrupted before it was done
-            raise
 
     def close(self) -> None:
         """Close the lock files. After a fork this leaves the parent's locks alone: it has them open still."""
