@@ -278,7 +278,7 @@ FIELDS = st.sampled_from(
 SHAPED = st.recursive(
     st.none()
     | st.integers()
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.sampled_from(["tool_use", "tool_result", "function_call", "ai", "2024-01-01T00:00:00Z"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=5),
     max_leaves=15,

@@ -415,6 +415,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:
         self.now += round(seconds * 1_000_000)
+        self.model.forgot = self.may_have_forgotten()
 
     @rule()
     def reopen(self) -> None:

@@ -43,6 +43,7 @@ from .ops import (
     Revision,
     Scan,
     Touch,
+    Value,
 )
 from .stores.base import AsyncStore
 
@@ -129,10 +130,14 @@ class AsyncMemory(Handle):
     async def get(self, key: str, default: None = None, *, type: type[T], as_of: Moment = None) -> T | None: ...
     async def get(self, key: str, default: Any = None, *, type: Any = None, as_of: Moment = None) -> Any:
         """The value of a key, or `default`."""
-        item = await self.ask(Get(self.namespace, key, *flows.moment_fields(as_of)))
-        if item is None:
+        if as_of is None:
+            raw = await self.ask(Value(self.namespace, key))
+        else:
+            item = await self.item(key, as_of=as_of)
+            raw = None if item is None else item.raw
+        if raw is None:
             return default
-        return values.decode(item.raw) if type is None else values.decode_as(item.raw, type)
+        return values.decode(raw) if type is None else values.decode_as(raw, type)
 
     async def item(self, key: str, *, as_of: Moment = None) -> Item | None:
         """The key with all that stands beside its value."""

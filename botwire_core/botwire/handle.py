@@ -41,7 +41,7 @@ class Handle:
         self._durability = durability
         self._shared: opening.Shared | None = None
         self._store: Any = store
-        if url is not None or durability is not None or author is not None or store is not None:
+        if not (url is None and durability is None and author is None and store is None and timeout is None):
             self._check_arguments(store)
 
     def _check_arguments(self, store: Any) -> None:
@@ -49,6 +49,11 @@ class Handle:
             raise InvalidInput("a store object has its place and durability already: leave out url and durability")
         if self.author is not None:
             check_name(self.author, "author")
+        if self._url is not None and not isinstance(self._url, str):
+            raise InvalidInput(f"url must be a str such as 'sqlite:///memory.db', not {self._url!r}")
+        timeout = self.timeout
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+            raise InvalidInput(f"timeout={timeout!r} must be a number of seconds, more than 0")
         if store is None:
             opening.check(self._url, self._durability)
 
@@ -68,9 +73,8 @@ class Handle:
             shared.users.discard(id(self))
 
     def __repr__(self) -> str:
-        place = (
-            repr(self._url) if self._url else repr(self._store) if self._shared is None and self._store else "default"
-        )
+        own_store = self._store if self._shared is None else None
+        place = repr(opening.without_password(self._url)) if self._url else repr(own_store) if own_store else "default"
         return f"{type(self).__name__}({self.namespace!r}, {place})"
 
     def __reduce__(self) -> tuple[Any, ...]:

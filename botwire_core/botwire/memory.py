@@ -38,6 +38,7 @@ from .ops import (
     Revision,
     Scan,
     Touch,
+    Value,
 )
 from .stores.base import Store
 from .values import decode
@@ -148,12 +149,13 @@ class Memory(Handle):
         version or an aware datetime, and raises `HistoryExpired` for a moment before the history that is kept.
         """
         if as_of is None:
-            item = (self._store or self._opened()).execute((Get(self.namespace, key),))[0]
+            raw = (self._store or self._opened()).execute((Value(self.namespace, key),))[0]
         else:
-            item = self.ask(Get(self.namespace, key, *flows.moment_fields(as_of)))
-        if item is None:
+            item = self.item(key, as_of=as_of)
+            raw = None if item is None else item.raw
+        if raw is None:
             return default
-        return decode(item.raw) if type is None else values.decode_as(item.raw, type)
+        return decode(raw) if type is None else values.decode_as(raw, type)
 
     def item(self, key: str, *, as_of: Moment = None) -> Item | None:
         """The key with all that stands beside its value: version, times, tags, author. `None` if it is not there."""

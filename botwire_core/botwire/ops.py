@@ -447,17 +447,14 @@ class Op(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, ta
         """Raise `InvalidInput` if a field of this op cannot be used."""
 
 
-class Get(Op, frozen=True):
-    """Read one item, now or `as_of` a version or a time. The answer is `None` when there is none.
+class _Lookup(Op, frozen=True):
+    """Reading one key.
 
-    The one op that does not check its names when it is made: a wrong name finds nothing, and a store
-    calls `check_names` before it says so. That keeps the most frequent op the cheapest.
+    It does not check its names when it is made: a wrong name finds nothing, and a store calls `check_names`
+    before it says so. That keeps the most frequent ops the cheapest.
     """
 
-    result: ClassVar[Any] = Item | None
     key: str
-    as_of: int | None = None
-    as_of_time: int | None = None
 
     def __post_init__(self) -> None:
         return None
@@ -466,6 +463,20 @@ class Get(Op, frozen=True):
         """Raise `InvalidInput` if a name is wrong."""
         names.check_namespace(self.namespace)
         names.check_name(self.key, "key")
+
+
+class Value(_Lookup, frozen=True):
+    """Read the value of a key, and nothing else. The answer is `None` when there is none (a stored null is `Raw`)."""
+
+    result: ClassVar[Any] = Raw | None
+
+
+class Get(_Lookup, frozen=True):
+    """Read one item, now or `as_of` a version or a time. The answer is `None` when there is none."""
+
+    result: ClassVar[Any] = Item | None
+    as_of: int | None = None
+    as_of_time: int | None = None
 
 
 class Scan(Op, frozen=True):
@@ -770,7 +781,7 @@ class Load(Op, frozen=True):
 
 
 AnyOp = (
-    Get | Scan | History | Messages | Conversations | Changes | Describe | Namespaces | Dump
+    Value | Get | Scan | History | Messages | Conversations | Changes | Describe | Namespaces | Dump
     | Put | Delete | Touch | Append | Edit | Trim | Clear | Erase | Configure | Load
 )  # fmt: skip
 

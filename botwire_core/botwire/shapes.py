@@ -85,28 +85,26 @@ def usable_name(name: str | None) -> str | None:
 def calls_of(message: Any) -> set[str]:
     """The ids of the tool calls that a message makes."""
     fields = _body(message)
-    ids = {call.get("id") for call in map(_dict, _list(fields.get("tool_calls")))}
+    ids = [call.get("id") for call in map(_dict, _list(fields.get("tool_calls")))]
     if fields.get("type") == "function_call":
-        ids.add(fields.get("call_id"))
+        ids.append(fields.get("call_id"))
     if isinstance(legacy := fields.get("function_call"), dict):
-        ids.add(_dict(legacy).get("name"))
-    for part in _parts(fields):
-        if _kind(part) in _CALL_TYPES:
-            ids.add(part.get("id") or part.get("tool_call_id"))
+        ids.append(_dict(legacy).get("name"))
+    calls = [part for part in _parts(fields) if _kind(part) in _CALL_TYPES]
+    ids += [part.get("id") or part.get("tool_call_id") for part in calls]
     return {each for each in ids if isinstance(each, str)}
 
 
 def results_of(message: Any) -> set[str]:
     """The ids of the tool calls that a message answers."""
     fields = _body(message)
-    ids = {fields.get("tool_call_id")}
+    ids = [fields.get("tool_call_id")]
     if fields.get("type") == "function_call_output":
-        ids.add(fields.get("call_id"))
+        ids.append(fields.get("call_id"))
     if fields.get("role") == "function":
-        ids.add(fields.get("name"))
-    for part in _parts(fields):
-        if _kind(part) in _RESULT_TYPES:
-            ids.add(part.get("tool_use_id") or part.get("tool_call_id"))
+        ids.append(fields.get("name"))
+    results = [part for part in _parts(fields) if _kind(part) in _RESULT_TYPES]
+    ids += [part.get("tool_use_id") or part.get("tool_call_id") for part in results]
     return {each for each in ids if isinstance(each, str)}
 
 

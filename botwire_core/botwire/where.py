@@ -28,9 +28,10 @@ def _comparable(left: Any, right: Any) -> bool:
 
 
 def _contains(value: Any, part: Any) -> bool:
-    return (
-        isinstance(value, str | list | dict) and (not isinstance(value, str) or isinstance(part, str)) and part in value
-    )
+    """A text a text, a list an element, an object a field."""
+    if isinstance(value, str | dict):
+        return isinstance(part, str) and part in value
+    return isinstance(value, list) and any(_equal(each, part) for each in value)
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

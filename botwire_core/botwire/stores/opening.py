@@ -7,6 +7,7 @@ nothing: BOTWIRE_URL, else a file in the user's data directory
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -70,8 +71,14 @@ def address(url: str | None, durability: str | None) -> Address:
     if kind == "sqlite":
         return Address("sqlite", _sqlite_place(url, rest), durability or "full")
     raise InvalidInput(
-        f"{url!r}: this botwire keeps memories in 'sqlite:///file.db' or 'sqlite://' (in memory), not in {kind!r}"
+        f"{without_password(url)!r}: this botwire keeps memories in 'sqlite:///file.db' or 'sqlite://' (in memory), "
+        f"not in {kind!r}"
     )
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:…@", url)
 
 
 def _sqlite_place(url: str, rest: str) -> str:

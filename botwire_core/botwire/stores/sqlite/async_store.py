@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botwire.errors import BotWireError
-from botwire.ops import Changes, Get, Op
+from botwire.ops import Changes, Get, Op, Value
 
 from .commits import Request
 from .store import SQLiteStore, is_read_only
@@ -40,7 +40,7 @@ class AsyncSQLiteStore:
     async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
         """As `SQLiteStore.execute`. A cancelled write may have been applied."""
         loop = asyncio.get_running_loop()
-        if len(ops) == 1 and type(ops[0]) is Get and not self.store.in_memory:
+        if len(ops) == 1 and type(ops[0]) in (Value, Get) and not self.store.in_memory:
             return self.store.execute(ops)
         if is_read_only(ops):
             return await loop.run_in_executor(self._pool(), self.store.execute, ops)

@@ -38,6 +38,7 @@ from botwire.ops import (
     Policy,
     Revision,
     Scan,
+    Value,
 )
 from botwire.revisions import Past, PastRevision
 from botwire.where import check_where, matches
@@ -49,6 +50,7 @@ Sql = Callable[..., Any]
 SCANNED_PER_PAGE = 20_000  # rows that a filtered page looks at before it answers with what it has
 
 GET = "SELECT value, version, created, updated, expires, meta FROM items WHERE namespace = ? AND key = ?"
+VALUE = "SELECT value, expires FROM items WHERE namespace = ? AND key = ?"
 NAMESPACE_ID = "SELECT id FROM namespaces WHERE name = ?"
 _NULL = Raw(b"null")
 
@@ -100,6 +102,12 @@ def get(sql: Sql, now: int, op: Get) -> Item | None:
     if op.as_of is None and op.as_of_time is None:
         return item_of(sql(GET, (namespace.id, op.key)).get, op.key, now, op.namespace)
     return _get_as_of(sql, now, op, namespace)
+
+
+def value(sql: Sql, now: int, op: Value) -> Raw | None:
+    """The value of one item."""
+    found = get(sql, now, Get(op.namespace, op.key))
+    return None if found is None else found.raw
 
 
 def _get_as_of(sql: Sql, now: int, op: Get, namespace: View) -> Item | None:
@@ -503,6 +511,7 @@ def namespaces(sql: Sql, now: int, op: Namespaces) -> NamespacePage:
 
 
 READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {
+    Value: value,
     Get: get,
     Scan: scan,
     History: history,

@@ -21,8 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreReadOnly, StoreUnavailable
-from botwire.ops import MAX_OPS, NO_META, Changes, Erase, Erased, Get, Item, Load, Op
-from botwire.revisions import read_meta
+from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Item, Load, Op, Value
 from botwire.signals import Signals
 
 from .commits import Commits, Request
@@ -30,7 +29,7 @@ from .connection import Durability, Patience, connect, in_our_words, translated
 from .ledger import Ledger
 from .migrations import old_backups, prepare
 from .moves import ALL_READS, MOVES
-from .reads import GET, NAMESPACE_ID
+from .reads import GET, NAMESPACE_ID, VALUE, item_of
 from .turnstile import NoTurnstile, Turnstile
 from .writes import Transaction
 
@@ -71,6 +70,7 @@ class SQLiteStore:
     def _start(self) -> None:
         """The state of a store that has opened nothing yet, also after a fork."""
         self._lock = threading.RLock()  # held by whoever opens, closes, or uses the writing connection
+        self._opening_reader = threading.Lock()
         self._writer: apsw.Connection | None = None
         self._ledger: Ledger | None = None
         self._mapped: deque[apsw.Cursor] = deque()  # idle readers for single gets
@@ -97,7 +97,7 @@ class SQLiteStore:
         return self
 
     def _open_writer(self) -> apsw.Connection:
-        if not self.in_memory and not Path(self.path).absolute().parent.is_dir():
+        if not self.in_memory and (Path(self.path).is_dir() or not Path(self.path).parent.is_dir()):
             raise apsw.CantOpenError("unable to open database file")
         try:
             with self._turnstile:
@@ -154,6 +154,7 @@ class SQLiteStore:
     def before_fork(self) -> None:
         """Have nothing open while the process forks: SQLite's notes on its locks would be wrong in the child."""
         self._lock.acquire()
+        self._opening_reader.acquire()
         if self.in_memory:
             return
         self._disconnect()
@@ -164,6 +165,7 @@ class SQLiteStore:
 
     def after_fork_in_parent(self) -> None:
         """Go on; the next use opens the file again."""
+        self._opening_reader.release()
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -192,7 +194,9 @@ class SQLiteStore:
         """Run the ops in order, all or nothing: see `botwire.stores.base.Store`."""
         if len(ops) == 1:
             op = ops[0]
-            if type(op) is Get and op.as_of is None and op.as_of_time is None:
+            if type(op) is Value and not self.in_memory:
+                return [self._value(op)]
+            if type(op) is Get and op.as_of is None and op.as_of_time is None and not self.in_memory:
                 return [self._get(op)]
         if is_read_only(ops):
             return self._read(ops)
@@ -220,21 +224,32 @@ class SQLiteStore:
 
     # ── reading ──
 
-    def _get(self, op: Get) -> Item | None:
+    def _value(self, op: Value) -> Raw | None:
         """The most frequent read, with nothing in its way."""
-        if self.in_memory or self._writer is None:
-            found: Item | None = self._read([op])[0]
-            return found
+        row = self._row(VALUE, op)
+        if row is None:
+            return None
+        value, expires = row
+        if value is None or (expires is not None and expires <= self._clock()):
+            return None
+        return Raw(value)
+
+    def _get(self, op: Get) -> Item | None:
+        return item_of(self._row(GET, op), op.key, self._clock(), op.namespace)
+
+    def _row(self, select: str, op: Value | Get) -> Any:
+        """The row of a key."""
         try:
             cursor = self._mapped.pop()
         except IndexError:
             cursor = self._open_reader(mapped=True)
         try:
             namespace = self._ids.get(op.namespace)
-            row = cursor.execute(GET, (namespace, op.key)).get if namespace else None
+            row = cursor.execute(select, (namespace, op.key)).get if namespace else None
             if row is None:  # the namespace may have been erased and made again, by whatever process
-                namespace = self._look_up(cursor, op)
-                row = cursor.execute(GET, (namespace, op.key)).get if namespace else None
+                op.check_names()
+                namespace = self._look_up(cursor, op.namespace)
+                row = cursor.execute(select, (namespace, op.key)).get if namespace else None
         except apsw.Error as error:
             raise in_our_words(error, self.path) from error
         except (TypeError, UnicodeEncodeError):  # what SQLite cannot take is no name
@@ -242,23 +257,14 @@ class SQLiteStore:
             raise
         finally:
             self._mapped.append(cursor)
-        if row is None:
-            op.check_names()
-            return None
-        value, version, created, updated, expires, meta = row
-        if value is None or (expires is not None and expires <= self._clock()):
-            return None
-        if meta is None:
-            return Item(Raw(value), op.key, version, created, updated, expires, NO_META, op.namespace)
-        return Item(Raw(value), op.key, version, created, updated, expires, read_meta(meta), op.namespace)
+        return row
 
-    def _look_up(self, cursor: apsw.Cursor, op: Get) -> int | None:
-        op.check_names()
-        namespace: int | None = cursor.execute(NAMESPACE_ID, (op.namespace,)).get
+    def _look_up(self, cursor: apsw.Cursor, name: str) -> int | None:
+        namespace: int | None = cursor.execute(NAMESPACE_ID, (name,)).get
         if namespace is not None:
             if len(self._ids) >= MAX_IDS:
                 self._ids.clear()
-            self._ids[op.namespace] = namespace
+            self._ids[name] = namespace
         return namespace
 
     def _read(self, ops: Sequence[Op]) -> list[Any]:
@@ -279,8 +285,9 @@ class SQLiteStore:
             self._give_back(cursor)
 
     def _open_reader(self, *, mapped: bool = False) -> apsw.Cursor:
-        with self._lock, translated(self.path):
+        if self._writer is None:
             self.open()
+        with self._opening_reader, translated(self.path):  # not the writer's lock: reads never wait for writes
             connection = connect(self.path, self.durability, reader=True, mapped=mapped)
             self._connections.append(connection)
             return connection.cursor()
@@ -539,12 +546,14 @@ def _reopen(path: str, durability: Durability) -> SQLiteStore:
 # ── forks ───────────────────────────────────────────────────────────────────────────────────────────
 
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_fork_lock = threading.Lock()  # one fork at a time
 _forking: list[SQLiteStore] = []
 abandoned: list[Any] = []  # what a child could not help inheriting: kept, for closing it would touch the parent's file
 
 
 def _before_fork() -> None:
-    _forking[:] = sorted(_stores, key=id)  # one order for all threads that fork
+    _fork_lock.acquire()
+    _forking[:] = list(_stores)
     for store in _forking:
         store.before_fork()
 
@@ -553,9 +562,12 @@ def _after_fork_in_parent() -> None:
     for store in reversed(_forking):
         store.after_fork_in_parent()
     _forking.clear()
+    _fork_lock.release()
 
 
 def _after_fork_in_child() -> None:
+    global _fork_lock  # noqa: PLW0603  # the old one is held by a thread that is not here
+    _fork_lock = threading.Lock()
     for store in _forking:
         store.after_fork_in_child()
     _forking.clear()
