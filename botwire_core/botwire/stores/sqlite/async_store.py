@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from botwire.errors import BotWireError
 from botwire.ops import Changes, Get, Op, Value
 
 from .commits import Request
 from .store import SQLiteStore, is_read_only
+
+READERS = 4  # threads
 
 
 class AsyncSQLiteStore:
@@ -28,29 +29,32 @@ class AsyncSQLiteStore:
         self._pending: list[tuple[Request, asyncio.Future[None]]] = []
         self._gate = threading.Lock()
         self._writing = False
-        self._threads: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
+        self._reader: ThreadPoolExecutor | None = None
+        self._writer: ThreadPoolExecutor | None = None
+        self._pid = 0
 
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
+    def _threads(self) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
+        """Threads that read, and one that writes: long reads never hold up a write."""
+        if self._reader is None or self._writer is None or self._pid != os.getpid():  # threads do not survive a fork
             self._pid, self._writing, self._pending, self._gate = os.getpid(), False, [], threading.Lock()
-            self._threads = ThreadPoolExecutor(4, thread_name_prefix="botwire")
-        return self._threads
+            self._reader = ThreadPoolExecutor(READERS, thread_name_prefix="botwire-read")
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="botwire-write")
+        return self._reader, self._writer
 
     async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
         """As `SQLiteStore.execute`. A cancelled write may have been applied."""
         loop = asyncio.get_running_loop()
-        if len(ops) == 1 and type(ops[0]) in (Value, Get) and not self.store.in_memory:
+        if len(ops) == 1 and type(ops[0]) in (Value, Get) and self.store.reads_at_once:
             return self.store.execute(ops)
+        reader, writer = self._threads()
         if is_read_only(ops):
-            return await loop.run_in_executor(self._pool(), self.store.execute, ops)
-        pool = self._pool()
+            return await loop.run_in_executor(reader, self.store.execute, ops)
         request, done = Request(ops, request_id), loop.create_future()
         with self._gate:
             self._pending.append((request, done))
             start, self._writing = not self._writing, True
         if start:
-            pool.submit(self._write_pending)
+            writer.submit(self._write_pending)
         await done
         if request.error is not None:
             raise request.error
@@ -66,9 +70,9 @@ class AsyncSQLiteStore:
                     return
             try:
                 self.store.submit([request for request, _ in pending])
-            except BotWireError as error:
+            except Exception as error:  # noqa: BLE001  # it is raised again where the write is awaited
                 for request, _ in pending:
-                    request.error = error
+                    request.error = request.error or (None if request.done else error)
             for _, done in pending:
                 _resolve(done)
 
@@ -95,8 +99,9 @@ class AsyncSQLiteStore:
 
     async def close(self) -> None:
         """Close the file."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
+        for threads in (self._reader, self._writer):
+            if threads is not None:
+                threads.shutdown(wait=False)
         await asyncio.get_running_loop().run_in_executor(None, self.store.close)
 
 

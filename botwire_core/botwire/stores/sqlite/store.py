@@ -224,6 +224,11 @@ class SQLiteStore:
 
     # ── reading ──
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether a single read waits for nothing but the file: it is open, and no write can hold it up."""
+        return self._writer is not None and not self.in_memory
+
     def _value(self, op: Value) -> Raw | None:
         """The most frequent read, with nothing in its way."""
         row = self._row(VALUE, op)
