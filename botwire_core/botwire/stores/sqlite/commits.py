@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from botwire.ops import Op
@@ -65,7 +66,9 @@ class Commits:
                 else:
                     last.turn.acquire(timeout=LOOK_AGAIN)
         except BaseException:
-            self._queue = deque(request for request in self._queue if request not in requests)
+            for request in requests:
+                with suppress(ValueError):  # a leader has taken it already: it may be committed
+                    self._queue.remove(request)
             raise
 
     def _lead(self, own: list[Request]) -> None:
@@ -74,7 +77,8 @@ class Commits:
                 return
             group = own
             if self._crowd > 1 or self._queue:
-                group = own + [request for request in self._gather(len(own)) if request not in own]
+                others = self._gather(len(own))
+                group = own + [request for request in others if not request.done and request not in own]
             self._crowd = len(group)
             self._run(group)
         self._wake(group)
@@ -101,7 +105,10 @@ class Commits:
 
 def _wake(request: Request) -> bool:
     """Wake the request's thread, if it has one of its own that sleeps."""
-    if request.turn is None or not request.turn.locked():
+    if request.turn is None:
         return False
-    request.turn.release()
+    try:
+        request.turn.release()
+    except RuntimeError:  # it is awake already
+        return False
     return True

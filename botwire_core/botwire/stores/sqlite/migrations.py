@@ -84,7 +84,13 @@ def _escaped(name: str) -> str:
 
 
 def copy_to(connection: apsw.Connection, target: str) -> None:
-    """Copy the whole file in one step, through SQLite: it never shows a half-written state."""
-    with apsw.Connection(target) as other, other.backup("main", connection, "main") as backup:
-        backup.step(-1)
-    other.close()
+    """Copy the whole file in one step, through SQLite. It takes its name when it is whole."""
+    partial = f"{target}.partial"
+    Path(partial).unlink(missing_ok=True)
+    other = apsw.Connection(partial)
+    try:
+        with other.backup("main", connection, "main") as backup:
+            backup.step(-1)
+    finally:
+        other.close()
+    Path(partial).replace(target)
