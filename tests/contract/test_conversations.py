@@ -542,3 +542,27 @@ def test_a_budget_that_is_none_is_refused(talk, budget):
     talk.append("x")
     with pytest.raises(InvalidInput, match="max_tokens"):
         talk.messages(max_tokens=budget)
+
+
+def test_a_message_over_its_age_is_swept_by_any_write_of_its_namespace(memory, clock):
+    memory.configure(messages_max_age=60)
+    memory.conversation("quiet").extend(["a", "b"])
+    clock.advance(30)
+    memory.conversation("quiet").append("c")
+    clock.advance(31)
+    memory.set("elsewhere", 1)
+    assert [message.value for message in memory.conversation("quiet")] == ["c"]
+    assert (len(memory.conversation("quiet")), memory.stats().messages) == (1, 1)
+    clock.advance(30)
+    memory.set("elsewhere", 2)
+    assert (len(memory.conversation("quiet")), memory.stats().messages) == (0, 0)
+
+
+def test_a_message_over_its_age_is_swept_in_a_copy_too(memory, store, clock):
+    memory.configure(messages_max_age=60)
+    memory.conversation("quiet").append("a")
+    copy = Memory("copy", store=store)
+    memory.copy_to(copy)
+    clock.advance(61)
+    copy.set("elsewhere", 1)
+    assert copy.stats().messages == 0

@@ -12,6 +12,7 @@ from botwire import cursors, revisions
 from botwire.errors import Conflict, InvalidInput
 from botwire.names import ancestors, check_name, check_tags
 from botwire.ops import (
+    END_OF_TIME,
     MICROSECONDS,
     ConversationRecord,
     Dump,
@@ -279,6 +280,12 @@ def _end_load(txn: Transaction, namespace: Namespace, record: EndRecord) -> None
             f"the copy is not whole: it should hold {record.items:,} items and {record.messages:,} messages, "
             f"and {namespace.items:,} and {namespace.messages:,} came"
         )
+    txn.sql(
+        "UPDATE conversations SET oldest = coalesce((SELECT min(created) FROM messages "
+        "WHERE place BETWEEN conversations.id << 32 AND ((conversations.id + 1) << 32) - 1), ?) WHERE namespace = ?",
+        (END_OF_TIME, namespace.id),
+    )
+    namespace.due(txn.now)
     namespace.version = max(namespace.version, record.version)
     namespace.feed_floor = namespace.version  # the feed does not travel: cursors of elsewhere mean nothing here
     namespace.feed_trimmed = txn.ledger.cut()

@@ -13,6 +13,7 @@ from msgspec import json
 from botwire import revisions
 from botwire.errors import Conflict, InvalidInput, TooLarge
 from botwire.ops import (
+    END_OF_TIME,
     MICROSECONDS,
     NO_META,
     Append,
@@ -71,9 +72,9 @@ class Transaction:
         self.ledger.store(namespace)
         namespace.conversations += 1
         new: int = self.sql(
-            "INSERT INTO conversations (namespace, name, messages, bytes, version, created, updated) "
-            "VALUES (?, ?, 0, 0, 0, 0, 0) RETURNING id",
-            (namespace.id, name),
+            "INSERT INTO conversations (namespace, name, messages, bytes, version, created, updated, oldest) "
+            "VALUES (?, ?, 0, 0, 0, 0, 0, ?) RETURNING id",
+            (namespace.id, name, END_OF_TIME),
         ).get
         return new
 
@@ -271,17 +272,46 @@ def sweep(txn: Transaction, namespace: Namespace) -> None:
         ).fetchall()
         namespace.bytes -= len(key.encode()) + len(packed or b"") + sum(size for (size,) in pages)
         namespace.forget(version, updated)
+    sweep_messages(txn, namespace)
     next_expiry, next_deletion = txn.sql(
         "SELECT (SELECT min(expires) FROM items WHERE namespace = ?1 AND expires IS NOT NULL), "
         "(SELECT min(updated) FROM items WHERE namespace = ?1 AND value IS NULL)",
         (namespace.id,),
     ).get
     namespace.sweep_at = 0
+    note_oldest_message(txn, namespace)
     if next_expiry is not None:
         namespace.due(next_expiry)
     if next_deletion is not None:
         namespace.due(next_deletion + max_age + 1)
     txn.ledger.mark_dirty(namespace)
+
+
+def sweep_messages(txn: Transaction, namespace: Namespace) -> None:
+    """Remove the messages over their age from a few conversations, those with the oldest ones first."""
+    if not namespace.policy.messages_max_age:
+        return
+    horizon = txn.now - round(namespace.policy.messages_max_age * MICROSECONDS)
+    found = txn.sql(
+        "SELECT id FROM conversations WHERE namespace = ? AND oldest < ? ORDER BY oldest LIMIT ?",
+        (namespace.id, horizon, SWEPT_PER_WRITE),
+    ).fetchall()
+    for (conversation,) in found:
+        low, high = place_range(conversation)
+        _drop_messages(txn, namespace, conversation, "place BETWEEN ? AND ? AND created < ?", (low, high, horizon))
+        txn.sql(
+            "UPDATE conversations SET oldest = "
+            "coalesce((SELECT min(created) FROM messages WHERE place BETWEEN ? AND ?), ?) WHERE id = ?",
+            (low, high, END_OF_TIME, conversation),
+        )
+
+
+def note_oldest_message(txn: Transaction, namespace: Namespace) -> None:
+    """Have the namespace swept when its oldest message is over its age."""
+    if namespace.policy.messages_max_age:
+        oldest = txn.sql("SELECT min(oldest) FROM conversations WHERE namespace = ?", (namespace.id,)).get
+        if oldest is not None and oldest < END_OF_TIME:
+            namespace.due(oldest + round(namespace.policy.messages_max_age * MICROSECONDS) + 1)
 
 
 def trim_feed(txn: Transaction, namespace: Namespace) -> None:
@@ -324,10 +354,10 @@ def append(txn: Transaction, op: Append) -> list[Stamp]:
     for message in op.messages:
         _check_size(bytes(message.raw), namespace.policy)
     row = txn.sql(
-        "SELECT id, version, created FROM conversations WHERE namespace = ? AND name = ?",
+        "SELECT id, version, created, oldest FROM conversations WHERE namespace = ? AND name = ?",
         (namespace.id, op.conversation),
     ).get
-    conversation, last, created = row or (0, 0, 0)
+    conversation, last, created, oldest = row or (0, 0, 0, END_OF_TIME)
     if op.if_version is not None and op.if_version != last:
         raise Conflict(
             f"conversation {op.conversation!r} in {op.namespace!r} is at version {last}, not {op.if_version}", last
@@ -346,10 +376,13 @@ def append(txn: Transaction, op: Append) -> list[Stamp]:
         "WHERE id = ?",
         (len(fresh), size, stamps[-1].version, created or stamps[0].updated, stamps[-1].updated, conversation),
     )
+    if (said := min(stamp.created for stamp in stamps)) < oldest:
+        txn.sql("UPDATE conversations SET oldest = ? WHERE id = ?", (said, conversation))
     namespace.messages += len(fresh)
     namespace.bytes += size
     if namespace.policy.messages or namespace.policy.messages_max_age:
         _retain(txn, namespace, conversation)
+        note_oldest_message(txn, namespace)
     if len(fresh) == len(op.messages):
         return stamps
     known.update(

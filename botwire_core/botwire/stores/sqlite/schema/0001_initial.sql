@@ -89,8 +89,10 @@ CREATE TABLE conversations (
     version     INTEGER NOT NULL,            -- of its last message
     created     INTEGER NOT NULL,
     updated     INTEGER NOT NULL,
+    oldest      INTEGER NOT NULL,            -- no message was said before: what retention by age goes by
     UNIQUE (namespace, name)
 );
+CREATE INDEX conversations_by_age ON conversations (namespace, oldest);
 
 -- place = conversation << 32 | version: a conversation lies together and in order.
 CREATE TABLE messages (
