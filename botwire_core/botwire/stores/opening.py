@@ -52,6 +52,10 @@ _asked: dict[tuple[str | None, str | None], Shared] = {}  # how callers spelled 
 _lock = threading.RLock()
 
 
+if hasattr(os, "register_at_fork"):  # no other thread may hold it while the process forks: it would stay held
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
 def default_path() -> Path:
     """The file that is used when nobody names another."""
     import platformdirs  # only needed once in a process
@@ -89,7 +93,7 @@ def _sqlite_place(url: str, rest: str) -> str:
     from urllib.parse import unquote  # here, so that `import botwire` stays quick
 
     path = unquote(rest[1:])
-    if "?" in path or not path or "\x00" in path:
+    if "?" in rest or not path or "\x00" in path:
         raise InvalidInput(f"{url!r} must be 'sqlite:///' and the path of a file, nothing else")
     return ":memory:" if path == ":memory:" else os.path.realpath(path)
 
@@ -103,9 +107,10 @@ def check(url: str | None, durability: str | None) -> None:
 def acquire(url: str | None, durability: str | None, user: object) -> Shared:
     """The store of a URL, shared within the process; `user` is counted as one of its users."""
     asked = (os.environ.get("BOTWIRE_URL") if url is None else url, durability)
-    shared = _asked.get(asked) or _acquire(*asked)
-    shared.users.add(id(user))
-    return shared
+    with _lock:
+        shared = _asked.get(asked) or _acquire(*asked)
+        shared.users.add(id(user))
+        return shared
 
 
 def _is_stable(url: str | None) -> bool:
@@ -115,16 +120,15 @@ def _is_stable(url: str | None) -> bool:
 
 def _acquire(url: str | None, durability: str | None) -> Shared:
     check_environment()
-    with _lock:
-        place = address(url, durability)
-        shared = _shared.get(place)
-        if shared is None:
-            if url is None:
-                _make_default_folder(place.place)
-            shared = _shared[place] = _open(place)
-        if _is_stable(url):
-            _asked[url, durability] = shared
-        return shared
+    place = address(url, durability)
+    shared = _shared.get(place)
+    if shared is None:
+        if url is None:
+            _make_default_folder(place.place)
+        shared = _shared[place] = _open(place)
+    if _is_stable(url):
+        _asked[url, durability] = shared
+    return shared
 
 
 def _make_default_folder(path: str) -> None:
