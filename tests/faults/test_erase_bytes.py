@@ -173,7 +173,8 @@ def test_what_was_erased_stands_in_no_raw_file(tmp_path, kind, request):
         folder.mkdir()
         planter = Planter(folder / "memory.db", seed, steps)
         erase = kind(planter)
-        assert len(planter.left()) > 5, "before the erase the markers can be found"
+        if kind is not redacted_then_anything:  # of what was redacted, little is left before the erase as well
+            assert len(planter.left()) > 5, "before the erase the markers can be found"
         before = contents(planter)
         assert erase().pending is False
         found = planter.left()
