@@ -121,7 +121,8 @@ def test_a_store_in_memory_is_shared_by_threads_just_so():
 def test_an_interrupt_at_any_moment_of_a_write_hangs_nobody_and_repeats_nothing(tmp_path, company):
     path = tmp_path / "memory.db"
     [moments] = workers.run("interrupt_everywhere", path, company)
-    assert int(moments) > 10  # a write has some eighty; fewer for a thread whose write another one commits
+    # A write has some eighty; fewer are left to a thread in company, whose write another one may commit.
+    assert int(moments) > (20 if company == "alone" else 10)
     workers.audit(path)
 
 
