@@ -73,16 +73,27 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(checked)))
 
 
+def is_hidden(namespace: str) -> bool:
+    """Whether the namespace is botwire's own (API keys, audit): it begins with a dot.
+
+    As with the files of a folder, a look at the whole store (`""`) leaves those out; one asks for them by name.
+    """
+    return namespace.startswith(".")
+
+
 def ancestors(namespace: str) -> list[str]:
-    """Every subtree that holds the namespace, itself first and `""` last.
+    """Every subtree that holds the namespace, itself first and `""`, which holds no hidden ones, last.
 
     >>> ancestors("acme/eu/user-42")
     ['acme/eu/user-42', 'acme/eu', 'acme', '']
     """
     levels = namespace.split("/") if namespace else []
-    return ["/".join(levels[:count]) for count in range(len(levels), -1, -1)]
+    top = 0 if is_hidden(namespace) else -1
+    return ["/".join(levels[:count]) for count in range(len(levels), top, -1)]
 
 
 def within(namespace: str, scope: str) -> bool:
-    """Whether the namespace is `scope` or lies below it."""
-    return not scope or namespace == scope or namespace.startswith(scope + "/")
+    """Whether the namespace is `scope` or lies below it; `""` holds all but the hidden ones."""
+    if not scope:
+        return not is_hidden(namespace)
+    return namespace == scope or namespace.startswith(scope + "/")

@@ -6,6 +6,7 @@
 import pytest
 
 from botwire import BotWireError, InvalidInput, Memory, TooLarge
+from botwire.ops import Changes, Describe, Erase, Namespaces, Scan
 
 NAMES = [
     "a",
@@ -101,10 +102,8 @@ def namespace_names():
 def test_namespaces_take_them_too_and_a_slash_makes_levels(store):
     for name in namespace_names():
         Memory(name, store=store).set("k", name)
-    from botwire.ops import Namespaces
-
     [page] = store.execute([Namespaces("", limit=1_000)])
-    assert [info.name for info in page.namespaces] == sorted(namespace_names())
+    assert [info.name for info in page.namespaces] == sorted(name for name in namespace_names() if name[0] != ".")
     for name in namespace_names():
         assert Memory(name, store=store).get("k") == name
 
@@ -204,3 +203,25 @@ def test_tags_are_a_sorted_set(memory):
     with pytest.raises(TooLarge, match="32"):
         memory.set("a", 1, tags=[str(number) for number in range(33)])
     memory.set("a", 1, tags=[str(number) for number in range(32)])
+
+
+def test_a_look_at_the_whole_store_leaves_out_namespaces_that_begin_with_a_dot(store):
+    for namespace in ("acme", ".botwire", ".botwire/keys", "a.b"):
+        Memory(namespace, store=store).set("k", 1)
+    page = store.execute([Namespaces("")])[0]
+    assert [info.name for info in page.namespaces] == ["a.b", "acme"]
+    assert {item.namespace for item in store.execute([Scan("", subtree=True)])[0].items} == {"a.b", "acme"}
+    assert {each.namespace for each in store.execute([Changes("", "", subtree=True)])[0].changes} == {"a.b", "acme"}
+    assert store.execute([Describe("")])[0].items == 2
+    below = store.execute([Scan(".botwire", subtree=True)])[0].items
+    assert [item.namespace for item in below] == [".botwire", ".botwire/keys"]  # asked for by name
+    store.execute([Erase("", subtree=True)])
+    assert Memory(".botwire/keys", store=store).get("k") == 1
+
+
+def test_erasing_a_hidden_namespace_leaves_the_feed_of_the_store_alone(store):
+    Memory("acme", store=store).set("k", 1)
+    Memory(".botwire", store=store).set("k", 1)
+    cursor = store.execute([Changes("", None, subtree=True)])[0].cursor
+    store.execute([Erase(".botwire")])
+    assert store.execute([Changes("", cursor, subtree=True)])[0].changes == []

@@ -176,7 +176,7 @@ def scope(namespace: str, *, subtree: bool, column: str = "n.name") -> tuple[str
     if not subtree:
         return f"{column} = ?", [namespace]
     if not namespace:
-        return "1", []
+        return f"NOT ({column} >= '.' AND {column} < '/')", []  # hidden ones begin with a dot: `names.is_hidden`
     return (
         f"{column} >= ? AND {column} < ? AND ({column} = ? OR {column} > ?)",
         [namespace, namespace + "0", namespace, namespace + "/"],
@@ -485,11 +485,13 @@ def describe(sql: Sql, now: int, name: str) -> NamespaceInfo:
     """How much a namespace, or with `""` the store, holds."""
     defaults = read_policy(sql("SELECT policy FROM store").get).over(DEFAULTS)
     if name == "":
+        seen, bindings = scope("", subtree=True)
         row = sql(
-            "SELECT coalesce(sum(items), 0) - (SELECT count(*) FROM items WHERE expires <= ?), "
-            "coalesce(sum(messages), 0), coalesce(sum(conversations), 0), coalesce(sum(bytes), 0), "
-            "coalesce(min(created), 0), coalesce(max(updated), 0) FROM namespaces",
-            (now,),
+            "SELECT coalesce(sum(n.items), 0) - (SELECT count(*) FROM items i JOIN namespaces n ON n.id = i.namespace "
+            f"WHERE i.expires <= ? AND {seen}), coalesce(sum(n.messages), 0), coalesce(sum(n.conversations), 0), "
+            f"coalesce(sum(n.bytes), 0), coalesce(min(n.created), 0), coalesce(max(n.updated), 0) "
+            f"FROM namespaces n WHERE {seen}",
+            (now, *bindings, *bindings),
         ).get
         items, messages_, talks, size, created, updated = row
         return NamespaceInfo("", 0, items, messages_, talks, size, 0, created, updated, defaults)
