@@ -10,7 +10,8 @@
     ├── RequestReused                  a request id came again with other ops
     ├── RateLimited                    too many writes: `.retry_after` seconds
     ├── QuotaExceeded                  the namespace is full: items or bytes
-    ├── AccessDenied                   the key does not allow this
+    ├── AccessDenied                   the API key does not allow this
+    │   └── NotAuthenticated           there is no API key, or it is unknown, expired or revoked
     ├── OutcomeUnknown                 the connection broke: the write may or may not have happened
     ├── HostedOnly                     a name of the hosted 0.2 platform that is not part of this library
     └── StoreError                     the engine below: the file, the disk, the server
@@ -33,6 +34,7 @@ __all__ = [
     "HistoryExpired",
     "HostedOnly",
     "InvalidInput",
+    "NotAuthenticated",
     "NotFound",
     "OutcomeUnknown",
     "QuotaExceeded",
@@ -106,7 +108,11 @@ class QuotaExceeded(BotWireError):
 
 
 class AccessDenied(BotWireError):
-    """The caller's key does not allow this."""
+    """The caller's API key does not allow this."""
+
+
+class NotAuthenticated(AccessDenied):
+    """The server wants an API key, and there is none, or it is unknown, expired or revoked."""
 
 
 class OutcomeUnknown(BotWireError):

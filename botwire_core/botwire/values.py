@@ -92,6 +92,29 @@ def check_text(text: msgspec.Raw | bytes, limit: int) -> None:
         _check_depth(data)
 
 
+def from_outside(text: msgspec.Raw | bytes) -> msgspec.Raw:
+    """A JSON text that somebody else has written, checked, and without white space, as `encode` would leave it.
+
+    Raises `InvalidInput` for what is no JSON in UTF-8, for numbers out of range, and for what is nested too deep.
+    """
+    data = bytes(text)
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(data)
+    try:
+        _decode(data)
+        return msgspec.Raw(msgspec.json.format(data, indent=-1))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.Raw(_with_surrogates(data))
+
+
+def _with_surrogates(text: bytes) -> bytes:
+    """The same for text that may hold half a surrogate pair, which msgspec refuses and Python's json allows."""
+    try:
+        return json.dumps(json.loads(text), allow_nan=False, separators=(",", ":")).encode("ascii")
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"the value is no JSON that can be kept: {error}") from error
+
+
 def _encode_surrogates(value: Any) -> bytes:
     """JSON with escapes for text that holds half a surrogate pair; rare enough to go the slow way."""
     try:

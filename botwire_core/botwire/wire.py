@@ -1,0 +1,218 @@
+"""What travels between a client and a server: ops, their results, and errors as problem bodies (RFC 9457).
+
+`POST /v1/execute` takes `{"ops": [...]}` and answers `{"results": [...]}`, one for each op, of its `Op.result` type.
+Values stand in both as the JSON that they are. A write's request id travels as the header `Idempotency-Key`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from . import errors
+from .errors import BotWireError, Conflict, InvalidInput, RateLimited
+from .ops import AnyOp, Op, Value
+
+EXECUTE: Final = "/v1/execute"
+REQUEST_ID: Final = "Idempotency-Key"
+SHIELD: Final = "Botwire-Shield"
+PROBLEM_TYPE: Final = "urn:botwire:problem:"
+PROBLEM_MEDIA: Final = "application/problem+json"
+
+
+class Batch(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request: ops, run in order, all or nothing."""
+
+    ops: list[AnyOp]
+
+
+class Results(Struct, frozen=True):
+    """The body of an answer: one result for each op."""
+
+    results: list[Raw]
+
+
+class Found(Struct, frozen=True):
+    """The result of a `Value` op that found something: so that a stored null is not taken for nothing."""
+
+    value: Raw
+
+
+# ── ops ─────────────────────────────────────────────────────────────────────────────────────────────
+
+_decode_batch = msgspec.json.Decoder(Batch).decode
+_decode_results = msgspec.json.Decoder(Results).decode
+_encode = msgspec.json.Encoder().encode
+_found = msgspec.json.Decoder(Found | None)
+
+
+def encode_ops(ops: Sequence[Op]) -> tuple[bytes, str | None]:
+    """The body that asks for the ops, and its shield (see `shielded`), if it needs one."""
+    return shielded(b'{"ops":' + _encode(list(ops)) + b"}")
+
+
+def decode_ops(body: bytes, shield: str | None = None) -> list[Op]:
+    """The ops of a body. Raises `InvalidInput` for what is no batch of ops."""
+    try:
+        ops: list[Any] = _decode_batch(body).ops
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if isinstance(error.__cause__, BotWireError):  # an op has refused its arguments
+            raise error.__cause__ from None
+        raise InvalidInput(f"the body is no batch of ops: {error}") from error
+    found: list[Op] = unshielded(ops, shield)
+    return found
+
+
+# ── results ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_results(ops: Sequence[Op], results: Sequence[Any]) -> tuple[bytes, str | None]:
+    """The body that answers the ops, and its shield."""
+    found = [
+        Found(result) if type(op) is Value and result is not None else result
+        for op, result in zip(ops, results, strict=True)
+    ]
+    return shielded(b'{"results":' + _encode(found) + b"}")
+
+
+def decode_results(ops: Sequence[Op], body: bytes, shield: str | None = None) -> list[Any]:
+    """The results of the ops. Raises `msgspec.DecodeError` for what is no answer to them."""
+    results = _decode_results(body).results
+    if len(results) != len(ops):
+        raise msgspec.DecodeError(f"{len(results)} results for {len(ops)} ops")
+    decoded = [_decode_result(op, result) for op, result in zip(ops, results, strict=True)]
+    found: list[Any] = unshielded(decoded, shield)
+    return found
+
+
+def _decode_result(op: Op, result: Raw) -> Any:
+    kind = type(op)
+    if kind is Value:
+        found = _found.decode(result)
+        return None if found is None else found.value
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind.result)
+    return decoder.decode(result)
+
+
+_decoders: dict[type[Op], msgspec.json.Decoder[Any]] = {}
+
+
+# ── half a surrogate pair ───────────────────────────────────────────────────────────────────────────
+
+_HALVES = re.compile(rb"(?<!\\)((?:\\\\)*)\\u([dD][89a-fA-F])")  # not in \\ud8, which is a backslash and text
+
+
+def shielded(body: bytes) -> tuple[bytes, str | None]:
+    r"""The body with every escape such as `\ud800` put as a marker, and the marker; most bodies need none.
+
+    Text cut off in the middle of an emoji holds half a surrogate pair. Python and botwire keep it; msgspec, like most
+    readers of JSON, refuses a whole body for it.
+    """
+    if not _HALVES.search(body):
+        return body, None
+    marker = secrets.token_hex(8)
+    return _HALVES.sub(rb"\g<1>" + marker.encode() + rb"\g<2>", body), marker
+
+
+def unshielded(found: Any, marker: str | None) -> Any:
+    """Ops or results with their values as they were before `shielded`."""
+    if marker is None:
+        return found
+    if not re.fullmatch("[0-9a-f]{16}", marker):
+        raise InvalidInput(f"{SHIELD}: {marker[:40]!r} must be 16 hexadecimal digits")
+    return _map_values(found, lambda raw: Raw(bytes(raw).replace(marker.encode(), rb"\u")))
+
+
+def _map_values(found: Any, change: Callable[[Raw], Raw]) -> Any:
+    if isinstance(found, Raw):
+        return change(found)
+    if isinstance(found, list | tuple):
+        return type(found)(_map_values(each, change) for each in found)
+    if isinstance(found, Struct):
+        fields = {field: _map_values(getattr(found, field), change) for field in found.__struct_fields__}
+        return msgspec.structs.replace(found, **fields)
+    return found
+
+
+# ── errors ──────────────────────────────────────────────────────────────────────────────────────────
+
+STATUS: Final[dict[str, int]] = {
+    "InvalidInput": 400,
+    "NotAuthenticated": 401,
+    "AccessDenied": 403,
+    "NotFound": 404,
+    "Conflict": 409,
+    "HistoryExpired": 410,
+    "CursorExpired": 410,
+    "TooLarge": 413,
+    "RequestReused": 422,
+    "RateLimited": 429,
+    "BotWireError": 500,
+    "StoreError": 500,
+    "StoreCorrupt": 500,
+    "StoreUnavailable": 503,
+    "StoreBusy": 503,
+    "StoreReadOnly": 503,
+    "OutcomeUnknown": 504,
+    "QuotaExceeded": 507,
+    "StoreFull": 507,
+}
+"""The HTTP status of each error; one that is not here has that of its nearest ancestor."""
+
+
+class Problem(Struct, frozen=True, omit_defaults=True, rename={"kind": "type"}):
+    """An error as a body of `application/problem+json`."""
+
+    kind: str
+    title: str
+    status: int
+    detail: str
+    version: int | None = None
+    """Of a `Conflict`: the current version."""
+    retry_after: float | None = None
+    """Seconds until it is worth another try."""
+    request_id: str | None = None
+    """What the server's log calls this request."""
+
+
+def problem_of(error: BotWireError, request_id: str | None = None) -> Problem:
+    """The body that tells of an error."""
+    name = next(each.__name__ for each in type(error).__mro__ if each.__name__ in STATUS)
+    return Problem(
+        PROBLEM_TYPE + _words(name, "-"),
+        _words(name, " ").capitalize(),
+        STATUS[name],
+        str(error),
+        error.version if isinstance(error, Conflict) else None,
+        getattr(error, "retry_after", None),
+        request_id,
+    )
+
+
+def error_of(problem: Problem) -> BotWireError:
+    """The error that a body tells of."""
+    kind = _KINDS.get(problem.kind)
+    if kind is None:
+        return BotWireError(f"{problem.title}: {problem.detail}")
+    if issubclass(kind, Conflict):
+        return kind(problem.detail, problem.version or 0)
+    if issubclass(kind, RateLimited):
+        return kind(60 if problem.retry_after is None else problem.retry_after, problem.detail)
+    return kind(problem.detail)
+
+
+def _words(name: str, separator: str) -> str:
+    """`NotFound` as `not-found`."""
+    return re.sub("(?<!^)(?=[A-Z])", separator, name).lower()
+
+
+_KINDS: Final[dict[str, type[BotWireError]]] = {
+    PROBLEM_TYPE + _words(name, "-"): getattr(errors, name) for name in STATUS
+}
