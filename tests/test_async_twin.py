@@ -1,8 +1,5 @@
 """`AsyncMemory` is the twin of `Memory`, method by method, and blocks its event loop at nothing."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 from __future__ import annotations
 
 import asyncio

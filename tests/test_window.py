@@ -1,8 +1,5 @@
 """The window of a conversation that fits a budget, by itself: pages of messages go in, no store."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,8 +1,5 @@
 """Rule: `execute(ops)` runs in order, all or nothing, and answers one result for each op."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,8 +1,5 @@
 """Rule: a conversation is an append-only run of messages, each a row of its own."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 from datetime import UTC, datetime, timedelta
 
 import msgspec

@@ -1,8 +1,5 @@
 """Rule: the namespace row is the meter: what it says is what a recount finds, after whatever was done."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import random
 from contextlib import suppress
 

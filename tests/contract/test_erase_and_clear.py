@@ -1,8 +1,5 @@
 """Rule: a clear deletes and can be undone; an erase destroys all there was, and the horizon rises."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import pytest
 
 from botwire import Conflict, HistoryExpired, InvalidInput, Memory, TooLarge

@@ -1,8 +1,5 @@
 """Rule: a value past its time is unreadable by every road. Each write sweeps a few; sweeping takes a version."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import io
 from datetime import timedelta
 

@@ -1,8 +1,5 @@
 """Rule: the feed says what changed, in order, without values. A cursor before its horizon expires: no silent skip."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import json
 
 import msgspec

@@ -1,8 +1,5 @@
 """Rule: a write with a request id is applied once; the same again answers the same, other ops are an error."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,8 +1,5 @@
 """Rule: lists page by cursor; their order is stable and stated. Filters say exactly what they let through."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

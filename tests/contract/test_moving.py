@@ -1,8 +1,5 @@
 """Rule: an export is lossless and imports into an empty namespace to an equal one; what is broken leaves it empty."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import io
 import json
 import random

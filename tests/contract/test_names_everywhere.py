@@ -1,8 +1,5 @@
 """Rule: names are Unicode of 1 to 512 bytes without control characters; they are what they are, never patterns."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import pytest
 
 from botwire import BotWireError, InvalidInput, Memory, TooLarge

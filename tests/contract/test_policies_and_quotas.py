@@ -1,8 +1,5 @@
 """Rule: retention, history and quotas are set per store, namespace or write; a quota is an error, not a loss."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 from datetime import timedelta
 
 import pytest

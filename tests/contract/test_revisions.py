@@ -1,8 +1,5 @@
 """Rule: what an item was stays readable within a stated, bounded retention; before it is an error, not `None`."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 from datetime import datetime
 from typing import Any
 

@@ -1,8 +1,5 @@
 """A budget of tokens never parts a tool call from its results, whatever framework wrote the messages."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

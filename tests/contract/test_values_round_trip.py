@@ -1,8 +1,5 @@
 """Rule: values come back exactly as they were, by every road; what JSON cannot say is an error."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import io
 import math
 from collections import OrderedDict

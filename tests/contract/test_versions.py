@@ -3,9 +3,6 @@
 Versions grow by one in their namespace, are the daily meter too, and never come back.
 """
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import pytest
 from msgspec import Raw
 

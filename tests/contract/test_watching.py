@@ -1,8 +1,5 @@
 """Rule: `wait` only signals that there may be changes; `watch` then yields every one, once and in order."""
 
-# Helpers go untyped here, as tests do.
-# mypy: allow-untyped-calls
-
 import threading
 
 import pytest
