@@ -1,94 +1,22 @@
 """What the tests share: a clock that they move, and every store there is.
 
-A test that asks for `store` or `memory` runs over each entry of `STORES`. A new store is one more entry.
+A test that asks for `store` or `memory` runs over each entry of `STORES`, in `tests/stores.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
+from tests import http_stores
+from tests.stores import STORES, Clock, MakeStore
 
 from botwire import Memory
-from botwire.ops import Op, moment
 from botwire.stores import opening
-from botwire.stores.base import AsyncStore, Store
-from botwire.stores.sqlite import AsyncSQLiteStore, SQLiteStore
-
-T = TypeVar("T")
-
-
-class Clock:
-    """Microseconds since 1970, moved by hand. It begins on 2023-11-14 at 22:13:20 UTC."""
-
-    def __init__(self, now: int = 1_700_000_000_000_000) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, seconds: float = 0, *, days: float = 0) -> None:
-        """Let time pass."""
-        self.now += round((seconds + days * 86_400) * 1_000_000)
-
-    @property
-    def at(self) -> datetime:
-        """The time now, as an aware datetime."""
-        return moment(self.now)
-
-    def ago(self, seconds: float) -> datetime:
-        """The time some seconds ago."""
-        return self.at - timedelta(seconds=seconds)
-
-
-class OnLoop:
-    """An async store as a `Store`: it lives on an event loop in a thread of its own."""
-
-    def __init__(self, make: Callable[[], AsyncStore]) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="loop of a store", daemon=True)
-        self._thread.start()
-        self.inner = make()
-        self._closed = False
-
-    def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
-        return self._await(self.inner.execute(ops, request_id=request_id))
-
-    def wait(self, namespace: str, cursor: str, timeout: float, *, subtree: bool = False) -> bool:
-        return self._await(self.inner.wait(namespace, cursor, timeout, subtree=subtree))
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._await(self.inner.close())
-        self._await(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-MakeStore = Callable[[Path, Clock], Store]
-
-# Relaxed: what these tests state does not depend on fsync; what does is tested with crashes elsewhere.
-STORES: dict[str, MakeStore] = {
-    "file": lambda path, clock: SQLiteStore(str(path), durability="relaxed", clock=clock),
-    "memory": lambda _, clock: SQLiteStore(":memory:", clock=clock),
-    "file-async": lambda path, clock: OnLoop(
-        lambda: AsyncSQLiteStore(SQLiteStore(str(path), durability="relaxed", clock=clock))
-    ),
-    "memory-async": lambda _, clock: OnLoop(lambda: AsyncSQLiteStore(SQLiteStore(":memory:", clock=clock))),
-}
+from botwire.stores.base import Store
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -117,6 +45,13 @@ def own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     opening._asked.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def http_server() -> Iterator[None]:
+    """The server process of the stores over HTTP, which the first of them starts, ends with the tests."""
+    yield
+    http_stores.stop()
+
+
 @pytest.fixture
 def clock() -> Clock:
     """The time of every store that a test makes."""
@@ -134,8 +69,11 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> I
         return made[-1]
 
     yield new
-    for store in made:
-        store.close()
+    try:
+        for store in made:
+            store.close()
+    finally:
+        request.node.add_report_section("teardown", "the server", http_stores.output())  # shown if the test failed
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ class AsyncMemory(Handle):
 
     __slots__ = ()
 
+    _encrypted = "AsyncEncrypted"
     _store: AsyncStore | None
 
     # ── plumbing ──
@@ -72,7 +73,7 @@ class AsyncMemory(Handle):
     def _opened(self) -> AsyncStore:
         store = self._store
         if store is None:
-            store = self._store = self._acquire().async_store
+            store = self._store = self._wrapped(self._acquire().async_store)
         return store
 
     async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
@@ -107,6 +108,8 @@ class AsyncMemory(Handle):
 
     async def close(self) -> None:
         """Let go of the store."""
+        if self._given is not None:
+            return  # it is the caller's to close
         self._store = None
         if (store := self._release()) is not None:
             await asyncio.get_running_loop().run_in_executor(None, store.close)

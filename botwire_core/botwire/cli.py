@@ -21,6 +21,8 @@ from . import __version__
 from .errors import BotWireError, Conflict, HistoryExpired, InvalidInput, NotFound, StoreUnavailable
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from .memory import Memory
     from .ops import ConversationInfo, Item, NamespaceInfo, Revision
     from .stores.opening import Address
@@ -133,17 +135,35 @@ def _write_json(record: dict[str, Any], value: bytes | None = None) -> None:
     _write(line if value is None else line[:-1] + b', "value": ' + value + b"}")
 
 
-class _Pipes(click.Group):
-    """Click exits with 1 when the pipe is closed, which means something else here: hand it on as it is."""
+class _Botwire(click.Group):
+    """Takes in the commands that other packages add, and tells a closed pipe from a fault."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Our own commands and those of the entry point group `botwire.commands`."""
+        return sorted({*super().list_commands(ctx), *_added_commands()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        own = super().get_command(ctx, cmd_name)
+        if own is None and (entry := _added_commands().get(cmd_name)) is not None:
+            command: click.Command = entry.load()
+            return command
+        return own
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command. Click exits with 1 when the pipe is closed, which means something else here."""
         try:
             result = super().invoke(ctx)
             _put_out(b"")  # here, where a closed pipe can still be told from a fault
         except BrokenPipeError:
             return _leave_pipe()
         return result
+
+
+def _added_commands() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group="botwire.commands")}
 
 
 # ── arguments ───────────────────────────────────────────────────────────────────────────────────────
@@ -191,7 +211,7 @@ class _Where:
         from .stores import opening
 
         check_environment()
-        return opening.address(os.environ.get("BOTWIRE_URL") if self.url is None else self.url, None)
+        return opening.address(opening.Asked(os.environ.get("BOTWIRE_URL") if self.url is None else self.url))
 
     def file(self) -> Path:
         """The store's file. Raises `InvalidInput` if it has none."""
@@ -215,9 +235,11 @@ class _Where:
 _where = click.make_pass_decorator(_Where)
 
 
-@click.group(cls=_Pipes, help=_HELP, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Botwire, help=_HELP, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--url", metavar="URL", help="sqlite:///FILE. By default BOTWIRE_URL, else a file in your data directory."
+    "--url",
+    metavar="URL",
+    help="sqlite:///FILE or http://HOST:PORT. By default BOTWIRE_URL, else a file in your data directory.",
 )
 @click.option("-n", "--namespace", metavar="NAME", help="Which namespace, such as acme/user-42.  [default: default]")
 @click.version_option(__version__, "-V", "--version", prog_name="botwire", message="%(prog)s %(version)s")
@@ -247,6 +269,14 @@ def get(where: _Where, key: str, raw: bool, as_of: int | datetime | None) -> int
         return NOTHING
     _write(item.value if raw and isinstance(item.value, str) else bytes(item.raw))
     return 0
+
+
+@cli.command()
+def keygen() -> None:
+    """Print a new key for `encryption_key=`. Who loses it loses what was encrypted with it."""
+    from .stores.encrypted import generate_key
+
+    _write(generate_key())
 
 
 @cli.command(name="set")
@@ -669,8 +699,8 @@ def info(where: _Where, as_json: bool) -> None:
         "sqlite": upkeep.sqlite_version(),
         "python": ".".join(map(str, sys.version_info[:3])),
         "store": address.place,
-        "durability": address.durability,
-        "exists": address.place == ":memory:" or os.path.lexists(address.place),
+        "durability": address.durability or "the server's",
+        "exists": address.kind != "sqlite" or address.place == ":memory:" or os.path.lexists(address.place),
     }
     if about["exists"]:
         about |= _contents(where)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 from .errors import InvalidInput
 from .names import check_name, check_namespace
 from .stores import opening
 from .stores.base import Store
 
+_DEFAULT: Final = opening.Asked(None)
+
 
 class Handle:
     """A namespace, and where it is kept. It opens nothing before it is used."""
 
-    __slots__ = ("__weakref__", "_durability", "_shared", "_store", "_url", "author", "namespace", "timeout")
+    __slots__ = ("__weakref__", "_asked", "_encryption", "_given", "_shared", "_store", "author", "namespace")
 
+    _encrypted: ClassVar[str]  # what encrypts, in `stores.encrypted`
     namespace: str
     author: str | None
 
@@ -25,9 +29,12 @@ class Handle:
         timeout: float | None = None,
         *,
         base_url: str | None = None,
+        api_key: str | None = None,
         store: Any = None,
         durability: str | None = None,
         author: str | None = None,
+        encryption_key: str | Sequence[str] | None = None,
+        hide_keys: bool = False,
     ) -> None:
         check_namespace(namespace)
         if base_url is not None:
@@ -36,29 +43,56 @@ class Handle:
             url = base_url
         self.namespace = namespace
         self.author = author
-        self.timeout = timeout
-        self._url = url
-        self._durability = durability
+        self._asked = _DEFAULT
+        self._encryption: tuple[Any, bool] | None = None
         self._shared: opening.Shared | None = None
-        self._store: Any = store
-        if not (url is None and durability is None and author is None and store is None and timeout is None):
+        self._given: Any = store
+        self._store: Any = store  # or opened by the first use
+        if not (url is None and durability is None and api_key is None and timeout is None):
+            self._asked = opening.Asked(url, durability, api_key, timeout)
+        if not (author is None and store is None and self._asked is _DEFAULT):
             self._check_arguments(store)
+        if encryption_key is not None or hide_keys:
+            self._encrypt(encryption_key, hide_keys=hide_keys)
 
     def _check_arguments(self, store: Any) -> None:
-        if store is not None and (self._url is not None or self._durability is not None):
-            raise InvalidInput("a store object has its place and durability already: leave out url and durability")
+        url, durability, api_key, timeout = self._asked
+        if store is not None and (url, durability, api_key) != (None, None, None):
+            raise InvalidInput("a store object has its place already: leave out url, durability and api_key")
         if self.author is not None:
             check_name(self.author, "author")
-        if self._url is not None and not isinstance(self._url, str):
-            raise InvalidInput(f"url must be a str such as 'sqlite:///memory.db', not {self._url!r}")
-        timeout = self.timeout
+        if url is not None and not isinstance(url, str):
+            raise InvalidInput(f"url must be a str such as 'sqlite:///memory.db', not {url!r}")
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
             raise InvalidInput(f"timeout={timeout!r} must be a number of seconds, more than 0")
+        if api_key is not None and (not isinstance(api_key, str) or not api_key.isascii() or not api_key.isprintable()):
+            raise InvalidInput("api_key must be a str as `botwire keys create` prints it")
         if store is None:
-            opening.check(self._url, self._durability)
+            opening.check(self._asked)
+
+    def _encrypt(self, key: Any, *, hide_keys: bool) -> None:
+        if key is None:
+            raise InvalidInput("hide_keys=True goes with an encryption_key: `botwire keygen` makes one")
+        self._encryption = (key, hide_keys)
+        if self._given is not None:
+            self._store = self._wrapped(self._given)
+
+    def _wrapped(self, store: Any) -> Any:
+        """The store, behind what this memory wants between itself and it."""
+        if self._encryption is None:
+            return store
+        from .stores import encrypted  # brings cryptography: only when it is asked for
+
+        key, hide_keys = self._encryption
+        return getattr(encrypted, self._encrypted)(store, key, hide_keys=hide_keys)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds to wait for a server."""
+        return self._asked.timeout
 
     def _acquire(self) -> opening.Shared:
-        shared = self._shared = opening.acquire(self._url, self._durability, self)
+        shared = self._shared = opening.acquire(self._asked, self)
         return shared
 
     def _release(self) -> Store | None:
@@ -73,18 +107,18 @@ class Handle:
             shared.users.discard(id(self))
 
     def __repr__(self) -> str:
-        own_store = self._store if self._shared is None else None
-        place = repr(opening.without_password(self._url)) if self._url else repr(own_store) if own_store else "default"
+        url = self._asked.url
+        place = repr(opening.without_password(url)) if url else repr(self._given) if self._given else "default"
         return f"{type(self).__name__}({self.namespace!r}, {place})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = {
+        key, hide_keys = self._encryption or (None, False)
+        arguments = self._asked._asdict() | {
             "namespace": self.namespace,
-            "url": self._url,
-            "timeout": self.timeout,
-            "store": self._store if self._shared is None else None,
-            "durability": self._durability,
+            "store": self._given,
             "author": self.author,
+            "encryption_key": key,
+            "hide_keys": hide_keys,
         }
         return _rebuild, (type(self), arguments)
 

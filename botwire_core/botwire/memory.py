@@ -58,13 +58,17 @@ class Memory(Handle):
 
     Args:
         namespace: the bucket, such as `"user-42"`; `/` makes levels.
-        url: where it is kept: `sqlite:///file.db`, `sqlite://` (in memory); by default `BOTWIRE_URL`, else a file in
-            the user's data directory.
+        url: where it is kept: `sqlite:///file.db`, `sqlite://` (in memory), a server's `http(s)://host:port`; by
+            default `BOTWIRE_URL`, else a file in the user's data directory.
         timeout: seconds to wait for a server; a local store has no use for it.
         base_url: another name for `url`, as in botwire 0.2.
+        api_key: what a server knows its caller by; by default `BOTWIRE_API_KEY`.
         store: a store object instead of a URL; it is yours to close.
         durability: `"full"` (an acknowledged write survives power loss) or `"relaxed"`; of SQLite stores only.
         author: who writes, noted beside every value unless `set` says otherwise.
+        encryption_key: values and messages are encrypted before they leave this process; `botwire keygen` makes one.
+            Several: the first one encrypts, all of them decrypt.
+        hide_keys: encrypt the names of keys and conversations too.
 
     Arguments are checked here; the store is opened by the first use.
 
@@ -78,6 +82,7 @@ class Memory(Handle):
 
     __slots__ = ()
 
+    _encrypted = "Encrypted"
     _store: Store | None
 
     # ── plumbing ──
@@ -85,7 +90,7 @@ class Memory(Handle):
     def _opened(self) -> Store:
         store = self._store
         if store is None:
-            store = self._store = self._acquire().store
+            store = self._store = self._wrapped(self._acquire().store)
         return store
 
     def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
@@ -121,6 +126,8 @@ class Memory(Handle):
 
     def close(self) -> None:
         """Let go of the store; it is closed when its last user in this process does. Using the memory reopens it."""
+        if self._given is not None:
+            return  # it is the caller's to close
         self._store = None
         if (store := self._release()) is not None:
             store.close()

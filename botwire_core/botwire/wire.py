@@ -2,6 +2,9 @@
 
 `POST /v1/execute` takes `{"ops": [...]}` and answers `{"results": [...]}`, one for each op, of its `Op.result` type.
 Values stand in both as the JSON that they are. A write's request id travels as the header `Idempotency-Key`.
+
+`POST /v1/batches` is what independent callers ask for at the same time, in one request. Each batch is atomic for
+itself, carries its own request id, and is answered with its own results or its own problem.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from .errors import BotWireError, Conflict, InvalidInput, RateLimited
 from .ops import AnyOp, Op, Value
 
 EXECUTE: Final = "/v1/execute"
+BATCHES: Final = "/v1/batches"
 REQUEST_ID: Final = "Idempotency-Key"
 SHIELD: Final = "Botwire-Shield"
 PROBLEM_TYPE: Final = "urn:botwire:problem:"
@@ -37,6 +41,18 @@ class Results(Struct, frozen=True):
     results: list[Raw]
 
 
+class OwnBatch(Batch, frozen=True, omit_defaults=True):
+    """One caller's ops among those of others, and if they write their request id."""
+
+    request_id: str | None = None
+
+
+class Batches(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request of several callers. Its batches run in no particular order."""
+
+    batches: list[OwnBatch]
+
+
 class Found(Struct, frozen=True):
     """The result of a `Value` op that found something: so that a stored null is not taken for nothing."""
 
@@ -46,6 +62,7 @@ class Found(Struct, frozen=True):
 # ── ops ─────────────────────────────────────────────────────────────────────────────────────────────
 
 _decode_batch = msgspec.json.Decoder(Batch).decode
+_decode_batches = msgspec.json.Decoder(Batches).decode
 _decode_results = msgspec.json.Decoder(Results).decode
 _encode = msgspec.json.Encoder().encode
 _found = msgspec.json.Decoder(Found | None)
@@ -58,14 +75,33 @@ def encode_ops(ops: Sequence[Op]) -> tuple[bytes, str | None]:
 
 def decode_ops(body: bytes, shield: str | None = None) -> list[Op]:
     """The ops of a body. Raises `InvalidInput` for what is no batch of ops."""
+    ops: list[Any] = _decoded(_decode_batch, body).ops
+    found: list[Op] = unshielded(ops, shield)
+    return found
+
+
+def encode_batches(bodies: Sequence[tuple[bytes, str | None]]) -> bytes:
+    """The body that asks for the ops of several callers: bodies of `encode_ops`, unshielded, and their request ids."""
+    return b'{"batches":[' + b",".join(_own_batch(body, request_id) for body, request_id in bodies) + b"]}"
+
+
+def _own_batch(body: bytes, request_id: str | None) -> bytes:
+    return body if request_id is None else body[:-1] + b',"request_id":' + _encode(request_id) + b"}"
+
+
+def decode_batches(body: bytes, shield: str | None = None) -> list[tuple[list[Op], str | None]]:
+    """The batches of a body, as ops and request id. Raises `InvalidInput` for what is none."""
+    batches: list[OwnBatch] = _decoded(_decode_batches, body).batches
+    return [(unshielded(batch.ops, shield), batch.request_id) for batch in batches]
+
+
+def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
     try:
-        ops: list[Any] = _decode_batch(body).ops
+        return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if isinstance(error.__cause__, BotWireError):  # an op has refused its arguments
             raise error.__cause__ from None
         raise InvalidInput(f"the body is no batch of ops: {error}") from error
-    found: list[Op] = unshielded(ops, shield)
-    return found
 
 
 # ── results ─────────────────────────────────────────────────────────────────────────────────────────
@@ -73,16 +109,44 @@ def decode_ops(body: bytes, shield: str | None = None) -> list[Op]:
 
 def encode_results(ops: Sequence[Op], results: Sequence[Any]) -> tuple[bytes, str | None]:
     """The body that answers the ops, and its shield."""
-    found = [
+    return shielded(b'{"results":' + _encode(_told(ops, results)) + b"}")
+
+
+def _told(ops: Sequence[Op], results: Sequence[Any]) -> list[Any]:
+    return [
         Found(result) if type(op) is Value and result is not None else result
         for op, result in zip(ops, results, strict=True)
     ]
-    return shielded(b'{"results":' + _encode(found) + b"}")
 
 
 def decode_results(ops: Sequence[Op], body: bytes, shield: str | None = None) -> list[Any]:
     """The results of the ops. Raises `msgspec.DecodeError` for what is no answer to them."""
-    results = _decode_results(body).results
+    return _heard(ops, _decode_results(body).results, shield)
+
+
+def encode_answers(batches: Sequence[Sequence[Op]], answers: Sequence[list[Any] | Problem]) -> tuple[bytes, str | None]:
+    """The body that answers several callers, each with its results or its problem, and the shield."""
+    told = [
+        {"problem": answer} if isinstance(answer, Problem) else {"results": _told(ops, answer)}
+        for ops, answer in zip(batches, answers, strict=True)
+    ]
+    return shielded(_encode({"answers": told}))
+
+
+def decode_answers(
+    batches: Sequence[Sequence[Op]], body: bytes, shield: str | None = None
+) -> list[list[Any] | Problem]:
+    """What each caller is answered. Raises `msgspec.DecodeError` for what is no answer to them."""
+    answers = _decode_answers(body).answers
+    if len(answers) != len(batches):
+        raise msgspec.DecodeError(f"{len(answers)} answers for {len(batches)} batches")
+    return [
+        _heard(ops, answer.results or [], shield) if answer.problem is None else answer.problem
+        for ops, answer in zip(batches, answers, strict=True)
+    ]
+
+
+def _heard(ops: Sequence[Op], results: Sequence[Raw], shield: str | None) -> list[Any]:
     if len(results) != len(ops):
         raise msgspec.DecodeError(f"{len(results)} results for {len(ops)} ops")
     decoded = [_decode_result(op, result) for op, result in zip(ops, results, strict=True)]
@@ -194,6 +258,22 @@ def problem_of(error: BotWireError, request_id: str | None = None) -> Problem:
         getattr(error, "retry_after", None),
         request_id,
     )
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """What one of several callers is answered: results, or a problem."""
+
+    results: list[Raw] | None = None
+    problem: Problem | None = None
+
+
+class Answers(Struct, frozen=True):
+    """The body of an answer to several callers, in the order of their batches."""
+
+    answers: list[Answer]
+
+
+_decode_answers = msgspec.json.Decoder(Answers).decode
 
 
 def error_of(problem: Problem) -> BotWireError:

@@ -1,6 +1,6 @@
 """From a URL to a store; and within a process, one store for all who name the same place.
 
-sqlite:///relative.db    sqlite:////absolute.db    sqlite://   (in memory)
+sqlite:///relative.db    sqlite:////absolute.db    sqlite://   (in memory)    http://host:port    https://…
 nothing: BOTWIRE_URL, else a file in the user's data directory
 """
 
@@ -26,7 +26,18 @@ class Address(NamedTuple):
 
     kind: str
     place: str
-    durability: str
+    durability: str = ""
+    api_key: str | None = None
+    timeout: float | None = None
+
+
+class Asked(NamedTuple):
+    """How a caller spelled it."""
+
+    url: str | None
+    durability: str | None = None
+    api_key: str | None = None
+    timeout: float | None = None
 
 
 class Shared:
@@ -48,7 +59,7 @@ class Shared:
 
 
 _shared: dict[Address, Shared] = {}
-_asked: dict[tuple[str | None, str | None], Shared] = {}  # how callers spelled it: spares reading the URL again
+_asked: dict[Asked, Shared] = {}  # spares reading the URL again
 _lock = threading.RLock()
 
 
@@ -63,21 +74,40 @@ def default_path() -> Path:
     return platformdirs.user_data_path("botwire", appauthor=False) / "memory.db"
 
 
-def address(url: str | None, durability: str | None) -> Address:
+def address(asked: Asked) -> Address:
     """What a URL means. Raises `InvalidInput` for one that means nothing."""
+    url, durability = asked.url, asked.durability
     if durability not in (None, "full", "relaxed"):
         raise InvalidInput(f"durability={durability!r} must be 'full' or 'relaxed'")
-    if url is None:
-        return Address("sqlite", str(default_path()), durability or "full")
-    kind, separator, rest = url.partition("://")
+    kind, separator, rest = ("sqlite", "://", "") if url is None else url.partition("://")
     if not separator:
         raise InvalidInput(f"{url!r} is no URL: for a file write 'sqlite:///{url}'")
     if kind == "sqlite":
-        return Address("sqlite", _sqlite_place(url, rest), durability or "full")
+        if asked.api_key is not None:
+            raise InvalidInput("an API key is for a server: leave it out, or give its URL, http(s)://…")
+        return Address("sqlite", str(default_path()) if url is None else _sqlite_place(url, rest), durability or "full")
+    if kind in ("http", "https"):
+        assert url is not None  # its kind was read from it
+        return _server_address(url, asked)
     raise InvalidInput(
-        f"{without_password(url)!r}: this botwire keeps memories in 'sqlite:///file.db' or 'sqlite://' (in memory), "
-        f"not in {kind!r}"
+        f"{without_password(str(url))!r}: this botwire keeps memories in 'sqlite:///file.db', 'sqlite://' (in memory) "
+        f"or on a server, 'http(s)://…', not in {kind!r}"
     )
+
+
+def _server_address(url: str, asked: Asked) -> Address:
+    if asked.durability is not None:
+        raise InvalidInput(f"{url!r}: how durable writes are is the server's to say; leave out durability")
+    from urllib.parse import urlsplit  # here, so that `import botwire` stays quick
+
+    parts = urlsplit(url)
+    if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+        raise InvalidInput(
+            f"{without_password(url)!r} must be the address of a server, such as 'http://localhost:8765', and nothing "
+            "else; a key goes into api_key= or BOTWIRE_API_KEY"
+        )
+    key = asked.api_key or os.environ.get("BOTWIRE_API_KEY")
+    return Address("http", url.rstrip("/"), "", key, asked.timeout)
 
 
 def without_password(url: str) -> str:
@@ -98,36 +128,37 @@ def _sqlite_place(url: str, rest: str) -> str:
     return ":memory:" if path == ":memory:" else os.path.realpath(path)
 
 
-def check(url: str | None, durability: str | None) -> None:
-    """Raise `InvalidInput` if the URL or the durability means nothing, without opening anything."""
-    if (url, durability) not in _asked:
-        address(url, durability)
+def check(asked: Asked) -> None:
+    """Raise `InvalidInput` if what was asked for means nothing, without opening anything."""
+    if asked not in _asked:
+        address(asked)
 
 
-def acquire(url: str | None, durability: str | None, user: object) -> Shared:
-    """The store of a URL, shared within the process; `user` is counted as one of its users."""
-    asked = (os.environ.get("BOTWIRE_URL") if url is None else url, durability)
+def acquire(asked: Asked, user: object) -> Shared:
+    """The store that was asked for, shared within the process; `user` is counted as one of its users."""
+    if asked.url is None and (url := os.environ.get("BOTWIRE_URL")) is not None:
+        asked = asked._replace(url=url)
     with _lock:
-        shared = _asked.get(asked) or _acquire(*asked)
+        shared = _asked.get(asked) or _acquire(asked)
         shared.users.add(id(user))
         return shared
 
 
 def _is_stable(url: str | None) -> bool:
     """Whether the URL means the same wherever the working directory is."""
-    return url is None or url.startswith(("sqlite:////", "http")) or url == "sqlite://"
+    return url is None or url.startswith("sqlite:////") or url == "sqlite://"
 
 
-def _acquire(url: str | None, durability: str | None) -> Shared:
+def _acquire(asked: Asked) -> Shared:
     check_environment()
-    place = address(url, durability)
+    place = address(asked)
     shared = _shared.get(place)
     if shared is None:
-        if url is None:
+        if asked.url is None:
             _make_default_folder(place.place)
-        shared = _shared[place] = _open(place)
-    if _is_stable(url):
-        _asked[url, durability] = shared
+        shared = _shared[place] = _open_server(place) if place.kind == "http" else _open_file(place)
+    if _is_stable(asked.url):
+        _asked[asked] = shared
     return shared
 
 
@@ -143,7 +174,14 @@ def _make_default_folder(path: str) -> None:
         ) from error
 
 
-def _open(place: Address) -> Shared:
+def _open_server(place: Address) -> Shared:
+    from .http import AsyncHTTPStore, HTTPStore  # brings httpx: only when a server is asked
+
+    options: Any = {"api_key": place.api_key, "timeout": place.timeout}
+    return Shared(place, HTTPStore(place.place, **options), lambda: AsyncHTTPStore(place.place, **options))
+
+
+def _open_file(place: Address) -> Shared:
     from .sqlite import SQLiteStore  # brings apsw: only when a store is opened
 
     store = SQLiteStore(place.place, durability=cast("Any", place.durability))
