@@ -46,7 +46,7 @@ class Commits:
     def __init__(self, run: Callable[[list[Request]], None]) -> None:
         self._run = run
         self._leading = threading.Lock()
-        self._crowd = 0  # how many requests were there at the last commit, in it or waiting
+        self._crowd = 0  # how many threads were there at the last commit, in it or waiting
         self._queue: deque[Request] = deque()
 
     def submit(self, requests: list[Request]) -> None:
@@ -75,18 +75,18 @@ class Commits:
         with self._leading:
             if own[-1].done:
                 return
-            group = own
+            others: list[Request] = []
             if self._crowd > 1 or self._queue:
-                others = self._gather(len(own))
-                group = own + [request for request in others if not request.done and request not in own]
-            self._crowd = len(group)
+                others = [request for request in self._gather() if not request.done and request not in own]
+            self._crowd = 1 + _threads(others)
+            group = own + others
             self._run(group)
         self._wake(group)
 
-    def _gather(self, present: int) -> list[Request]:
+    def _gather(self) -> list[Request]:
         """Take the queue, after giving those whom the last commit has just set free a moment to come back."""
         deadline = time.perf_counter() + CROWD_DELAY
-        while present + len(self._queue) < self._crowd and time.perf_counter() < deadline:
+        while 1 + len(self._queue) < self._crowd and time.perf_counter() < deadline:
             time.sleep(0)  # lets the other threads run
         group: list[Request] = []
         while self._queue:
@@ -95,12 +95,16 @@ class Commits:
 
     def _wake(self, group: list[Request]) -> None:
         """Wake those who are done, and one of those who have queued up meanwhile, to lead them."""
-        waiting = len(self._queue)
-        self._crowd += waiting
+        waiting = list(self._queue)
+        self._crowd += _threads(waiting)
         for request in group:
             _wake(request)
-        if waiting:
-            next((request for request in list(self._queue) if _wake(request)), None)
+        next((request for request in waiting if _wake(request)), None)
+
+
+def _threads(requests: list[Request]) -> int:
+    """How many threads wait for these; one of an event loop brings many requests."""
+    return sum(request.turn is not None for request in requests)
 
 
 def _wake(request: Request) -> bool:
