@@ -26,8 +26,12 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests import http_stores
+from tests.stores import STORES, Clock
 
 from botwire import BotWireError, Conflict, CursorExpired, HistoryExpired, Memory
+from botwire.stores.base import Store
+from botwire.stores.http import HTTPStore
 from botwire.stores.sqlite import SQLiteStore
 
 HISTORY = 3  # past values kept
@@ -115,14 +119,20 @@ class MemoryMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="botwire-model-"))
-        self.now = 1_700_000_000_000_000
+        self.clock = Clock()
         self.model = Model()
         self.open()
 
+    @property
+    def now(self) -> int:
+        return self.clock.now
+
     def open(self) -> None:
-        # Relaxed: nothing here depends on fsync.
-        self.store = SQLiteStore(str(self.folder / "memory.db"), durability="relaxed", clock=lambda: self.now)
+        self.store = self.made(self.folder / "memory.db", self.clock)
         self.memory = Memory("model", store=self.store)
+
+    def made(self, path: Path, clock: Clock) -> Store:
+        return STORES["file"](path, clock)
 
     @initialize()
     def configured(self) -> None:
@@ -414,7 +424,7 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:
-        self.now += round(seconds * 1_000_000)
+        self.clock.advance(seconds)
         self.model.forgot = self.may_have_forgotten()
 
     @rule()
@@ -427,7 +437,7 @@ class MemoryMachine(RuleBasedStateMachine):
         stream = io.BytesIO()
         self.memory.export(stream)
         stream.seek(0)
-        elsewhere = SQLiteStore(":memory:", clock=lambda: self.now)
+        elsewhere = SQLiteStore(":memory:", clock=self.clock)
         copy = Memory("copy", store=elsewhere)
         copy.import_(stream)
         assert [msgspec.json.encode(each) for each in copy.records()] == [
@@ -541,12 +551,21 @@ class MemoryMachine(RuleBasedStateMachine):
         assert [change.version for change in changes] == list(range(start + 1, self.model.version + 1))
 
 
+class HTTPMachine(MemoryMachine):
+    """The same over HTTP: a file that a server keeps."""
+
+    def made(self, path: Path, clock: Clock) -> Store:
+        store: Store = http_stores.served(path, clock, HTTPStore)
+        return store
+
+
 @pytest.mark.slow
-def test_a_memory_does_what_its_model_does(rounds):
+@pytest.mark.parametrize(("machine", "few"), [(MemoryMachine, 120), (HTTPMachine, 12)], ids=["file", "http"])
+def test_a_memory_does_what_its_model_does(rounds, machine, few):
     run_state_machine_as_test(
-        MemoryMachine,
+        machine,
         settings=settings(
-            max_examples=rounds(120, 3_000),
+            max_examples=rounds(few, 25 * few),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from botwire import BotWireError, Memory
+from botwire.stores.sqlite import SQLiteStore
 
 MESSAGE_SIZE = (
     "length(value) + coalesce(length(CAST(id AS BLOB)), 0) + coalesce(length(CAST(role AS BLOB)), 0) "
@@ -40,6 +41,8 @@ def check(store, memory):
     assert said.messages == sum(len(memory.conversation(info.name).messages()) for info in memory.conversations())
     assert said.conversations == len(list(memory.conversations()))
     assert said.items == len(memory.keys())
+    if not isinstance(sqlite_of(store), SQLiteStore):
+        return  # a server's file is not ours to look into
     connection = sqlite_of(store)._writer
     row = connection.execute(
         f"SELECT id, {', '.join(COLUMNS)} FROM namespaces WHERE name = ?", (memory.namespace,)
@@ -125,7 +128,7 @@ def failing_batch(memory, key, random):
 def test_counters_equal_a_recount_after_anything(store, memory, clock, rounds, seed):
     dice = random.Random(seed)
     versions = [0]
-    for _ in range(rounds(150, 5_000)):
+    for _ in range(rounds(150 if isinstance(sqlite_of(store), SQLiteStore) else 15, 5_000)):
         with suppress(BotWireError):
             act(memory, clock, dice)
         check(store, memory)
@@ -159,7 +162,7 @@ def test_counters_survive_an_import(store, memory, clock):
 
 def test_counters_survive_reopening(new_store, clock):
     store = new_store("reopened")
-    if sqlite_of(store).path == ":memory:":
+    if getattr(sqlite_of(store), "path", ":memory:") == ":memory:":
         pytest.skip("a store in memory goes with its object")
     memory, dice = Memory("user-42", store=store), random.Random(3)
     for number in range(60):

@@ -148,8 +148,10 @@ def test_a_trimmed_feed_expires_old_cursors_and_skips_nothing(store, memory, clo
     memory.configure(**limits)
     cursors = {0: memory.cursor(subtree=subtree)}
     for number in range(1, 401):
-        assert memory.set("a", number).version == number
-        cursors[number] = memory.cursor(subtree=subtree)
+        ops = [Put("user-42", "a", Raw(b"%d" % number)), Changes("user-42", None, subtree)]
+        stamp, now = store.execute(ops)
+        assert stamp.version == number
+        cursors[number] = now.cursor
         clock.advance(1)
     expired = 0
     for number, cursor in cursors.items():

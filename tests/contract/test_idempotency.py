@@ -149,7 +149,7 @@ def test_what_is_remembered_is_let_go_in_time(store, filled, clock):
     clock.advance(days=2)
     for number in range(20):
         store.execute([put("c")], request_id=f"n{number}")
-    assert store.execute([put("b", "other ops")], request_id="r1") != first
+    assert store.execute([put("b", '"other ops"')], request_id="r1") != first
 
 
 def test_many_who_send_the_same_at_once_are_one(store, filled):

@@ -203,22 +203,22 @@ def test_tags_are_a_sorted_set(memory):
 
 
 def test_a_look_at_the_whole_store_leaves_out_namespaces_that_begin_with_a_dot(store):
-    for namespace in ("acme", ".botwire", ".botwire/keys", "a.b"):
+    for namespace in ("acme", ".hidden", ".hidden/keys", "a.b"):
         Memory(namespace, store=store).set("k", 1)
     page = store.execute([Namespaces("")])[0]
     assert [info.name for info in page.namespaces] == ["a.b", "acme"]
     assert {item.namespace for item in store.execute([Scan("", subtree=True)])[0].items} == {"a.b", "acme"}
     assert {each.namespace for each in store.execute([Changes("", "", subtree=True)])[0].changes} == {"a.b", "acme"}
     assert store.execute([Describe("")])[0].items == 2
-    below = store.execute([Scan(".botwire", subtree=True)])[0].items
-    assert [item.namespace for item in below] == [".botwire", ".botwire/keys"]  # asked for by name
+    below = store.execute([Scan(".hidden", subtree=True)])[0].items
+    assert [item.namespace for item in below] == [".hidden", ".hidden/keys"]  # asked for by name
     store.execute([Erase("", subtree=True)])
-    assert Memory(".botwire/keys", store=store).get("k") == 1
+    assert Memory(".hidden/keys", store=store).get("k") == 1
 
 
 def test_erasing_a_hidden_namespace_leaves_the_feed_of_the_store_alone(store):
     Memory("acme", store=store).set("k", 1)
-    Memory(".botwire", store=store).set("k", 1)
+    Memory(".hidden", store=store).set("k", 1)
     cursor = store.execute([Changes("", None, subtree=True)])[0].cursor
-    store.execute([Erase(".botwire")])
+    store.execute([Erase(".hidden")])
     assert store.execute([Changes("", cursor, subtree=True)])[0].changes == []
