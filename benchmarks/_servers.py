@@ -42,6 +42,8 @@ class Server:
     port: int
     seconds: float
     """How long it took until it was ready."""
+    busy: float = 0.0
+    """How much of that it took of a processor."""
 
     @property
     def url(self) -> str:
@@ -79,7 +81,9 @@ def botwire(url: str, folder: Path, *options: str) -> Generator[Server]:
             seconds = time.perf_counter() - begun
             if not line:
                 raise RuntimeError(f"botwire serve did not start: {(folder / 'botwire.log').read_text()}")
-            yield Server(process, int(json.loads(line)["url"].rpartition(":")[2]), seconds)
+            server = Server(process, int(json.loads(line)["url"].rpartition(":")[2]), seconds)
+            server.busy = server.processor()
+            yield server
         finally:
             _end(process)
 
@@ -159,6 +163,8 @@ class Run:
     p50: float
     """Microseconds, as the 99th percentile."""
     p99: float
+    processor: float
+    """Microseconds of the server's processor time for each request."""
     refused: int = 0
     """Answers with a status of 400 or more."""
     broken: int = 0
@@ -171,12 +177,14 @@ def wrk(server: Server, kind: str, path: str, count: int, seconds: float) -> Run
         "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT), server.url, "--", kind,
         path, str(count),
     ]  # fmt: skip
+    before = server.processor()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     return Run(
         found["requests"] / found["microseconds"] * 1e6,
         found["p50"],
         found["p99"],
+        (server.processor() - before) / max(1, found["requests"]) * 1e6,
         found["refused"],
         found["broken"],
         found["timeouts"],
@@ -189,12 +197,15 @@ def redis_benchmark(server: Server, kind: str, count: int, keys: int, size: int)
         "redis-benchmark", "-p", str(server.port), "-c", str(CONNECTIONS), "-n", str(count), "-r", str(keys),
         "-d", str(size), "-t", kind, "--csv",
     ]  # fmt: skip
+    before = server.processor()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
+    processor = (server.processor() - before) / count * 1e6
     header, line = (
         [cell.strip('"') for cell in line.split(",")] for line in done.stdout.splitlines() if line.startswith('"')
     )
     found = dict(zip(header, line, strict=True))
-    return Run(float(found["rps"]), float(found["p50_latency_ms"]) * 1_000, float(found["p99_latency_ms"]) * 1_000)
+    p50, p99 = (float(found[name]) * 1_000 for name in ("p50_latency_ms", "p99_latency_ms"))
+    return Run(float(found["rps"]), p50, p99, processor)
 
 
 @contextmanager

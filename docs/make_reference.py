@@ -272,12 +272,16 @@ def _command_line() -> Iterator[str]:
 
     from botwire.cli import cli
 
-    context = click.Context(cli, info_name="botwire")
-    yield from _command(cli, context)
-    for name in cli.list_commands(context):
-        command = cli.commands[name]
-        if not command.hidden:
-            yield from _command(command, click.Context(command, info_name=name, parent=context))
+    yield from _commands(cli, click.Context(cli, info_name="botwire"))
+
+
+def _commands(command: Any, context: Any) -> Iterator[str]:
+    """A command and those below it."""
+    yield from _command(command, context)
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        below = command.get_command(context, name)
+        if not below.hidden:
+            yield from _commands(below, type(context)(below, info_name=name, parent=context))
 
 
 def _command(command: Any, context: Any) -> Iterator[str]:

@@ -19,11 +19,16 @@ MAY_IMPORT_SQLITE = {
     "botwire.stores.opening": {"botwire.stores.sqlite"},  # from a URL to a store
     "botwire.testing": {"botwire.stores.sqlite"},  # a store with a clock that tests can move
     "botwire.cli": {"botwire.stores.sqlite.upkeep"},  # backup, restore and doctor are about the file itself
+    "botwire_server.threaded": {"botwire.stores.sqlite"},  # from a store to its twin
+    "botwire_server.hot": {"botwire.stores.sqlite.async_store", "botwire.stores.sqlite.commits"},  # reads in place
 }
 # Only the engine's own folder knows the engine.
 ENGINES = {"apsw", "sqlite3", "psycopg"}
 # Logic that does no I/O: sync and async faces, and every store, share it.
-PURE = {"cursors", "errors", "flows", "names", "ops", "revisions", "shapes", "talks", "values", "where", "window"}
+PURE = {
+    "cursors", "errors", "flows", "names", "ops", "revisions", "sealing", "shapes", "talks", "values", "where",
+    "window", "wire",
+}  # fmt: skip
 IO = {"apsw", "asyncio", "httpx", "io", "os", "pathlib", "socket", "sqlite3", "subprocess", "tempfile", "threading"}
 # Brought in when they are needed, never by `from botwire import Memory`.
 LAZY = ("apsw", "asyncio", "click", "concurrent", "httpx", "platformdirs", "pydantic", "sqlite3")

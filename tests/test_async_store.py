@@ -77,7 +77,7 @@ async def test_submitted_writes_are_told_in_their_event_loop_when_they_are_commi
 
 
 async def test_each_submitted_write_has_its_own_answer_or_error(store):
-    answers = asyncio.Queue()
+    answers: asyncio.Queue[Request] = asyncio.Queue()
     right, wrong = Request(put("a")), Request(put("b", if_version=7))
     store.submit(right, answers.put_nowait)
     store.submit(wrong, answers.put_nowait)
@@ -88,7 +88,7 @@ async def test_each_submitted_write_has_its_own_answer_or_error(store):
 
 
 async def test_a_request_id_is_submitted_too_and_applies_once(store):
-    answers = asyncio.Queue()
+    answers: asyncio.Queue[Request] = asyncio.Queue()
     for _ in range(2):
         store.submit(Request(put("a"), "once"), answers.put_nowait)
     assert (await answers.get()).results == (await answers.get()).results

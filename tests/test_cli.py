@@ -377,7 +377,7 @@ def test_an_interrupted_import_exits_with_130_and_leaves_nothing(process, file):
 
 
 def _item(number: int) -> bytes:
-    revision = {"raw": number, "version": number + 1, "updated": 1}
+    revision = {"value": number, "version": number + 1, "updated": 1}
     return json.dumps({"kind": "item", "key": f"k{number}", "created": 1, "revisions": [revision]}).encode() + b"\n"
 
 

@@ -707,17 +707,17 @@ FIELDS = {
     "Changes": {"namespace", "after", "subtree", "limit"},
     "Describe": {"namespace"},
     "Namespaces": {"namespace", "subtree", "limit", "cursor"},
-    "Dump": {"namespace", "limit", "cursor"},
+    "Dump": {"namespace", "limit", "cursor", "stored"},
     "Put": {"namespace", "key", "raw", "ttl", "if_version", "meta", "history", "expires"},
     "Delete": {"namespace", "key", "if_version", "history"},
     "Touch": {"namespace", "key", "ttl", "if_version"},
     "Append": {"namespace", "conversation", "messages", "if_version"},
-    "Edit": {"namespace", "conversation", "id", "raw", "role", "author", "redacted", "if_raw"},
+    "Edit": {"namespace", "conversation", "id", "raw", "role", "author", "redacted", "if_text"},
     "Trim": {"namespace", "conversation", "keep", "older_than", "ids"},
     "Clear": {"namespace", "conversation"},
     "Erase": {"namespace", "key", "conversation", "subtree"},
     "Configure": {"namespace", "policy"},
-    "Load": {"namespace", "records"},
+    "Load": {"namespace", "records", "origin"},
     "Index": {"namespace", "subtree", "afresh", "limit"},
 }
 TRAVELLING = {
@@ -1200,6 +1200,17 @@ def test_an_export_is_imported_into_any_namespace_of_who_has_the_key(memory, sto
     other.close()
 
 
+def test_an_export_is_encrypted_also_through_a_wrapper_around_the_encrypted_store(store, tmp_path, hide):
+    memory = face(Listening(store))
+    fill(memory)
+    memory.export(tmp_path / "export.jsonl")
+    found = {marker for _, marker in holding([tmp_path / "export.jsonl"], MARKERS + NAME_MARKERS)}
+    assert found == (set() if hide else set(NAME_MARKERS))
+    copy = named("copy", Listening(store))
+    copy.import_(tmp_path / "export.jsonl")
+    assert content(copy) == content(memory)
+
+
 def test_an_export_of_a_plain_memory_is_encrypted_when_it_is_imported(inner, memory, clock):
     plain = named("plain", inner)
     furnish(plain, clock)
@@ -1225,7 +1236,7 @@ def test_a_tampered_export_is_refused(memory, store, clock):
         if line.count(b"bwe1:") == 1 and b'"item"' in line and b"deleted" not in line
     ]
     record, other = json.loads(lines[first]), json.loads(lines[second])
-    record["revisions"][0]["raw"] = other["revisions"][0]["raw"]
+    record["revisions"][0]["value"] = other["revisions"][0]["value"]
     lines[first] = json.dumps(record).encode() + b"\n"
     target = named("target", store)
     with pytest.raises(StoreCorrupt):

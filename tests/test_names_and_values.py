@@ -171,10 +171,10 @@ def test_a_century_is_the_longest_ttl():
 
 def test_ops_check_themselves_when_they_come_off_the_wire():
     for text in (
-        b'{"op":"put","namespace":"","key":"a","raw":1}',
-        b'{"op":"put","namespace":"a","key":"","raw":1}',
-        b'{"op":"put","namespace":"a","key":"b","raw":1,"ttl":-1}',
-        b'{"op":"put","namespace":"a","key":"b","raw":1,"surprise":1}',
+        b'{"op":"put","namespace":"","key":"a","value":1}',
+        b'{"op":"put","namespace":"a","key":"","value":1}',
+        b'{"op":"put","namespace":"a","key":"b","value":1,"ttl":-1}',
+        b'{"op":"put","namespace":"a","key":"b","value":1,"surprise":1}',
         b'{"op":"delete","namespace":"a","key":"b","if_version":-1}',
         b'{"op":"scan","namespace":"a","limit":99999}',
         b'{"op":"erase","namespace":"a","key":"b","subtree":true}',

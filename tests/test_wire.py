@@ -122,10 +122,10 @@ def test_what_is_no_batch_is_refused(body):
 @pytest.mark.parametrize(
     ("op", "kind"),
     [
-        ({"op": "put", "namespace": "a//b", "key": "k", "raw": 1}, InvalidInput),
-        ({"op": "put", "namespace": "a", "key": "k" * 513, "raw": 1}, TooLarge),
-        ({"op": "put", "namespace": "a", "key": "k", "raw": 1, "tll": 5}, InvalidInput),
-        ({"op": "put", "namespace": "a", "key": "k", "raw": 1, "ttl": -5}, InvalidInput),
+        ({"op": "put", "namespace": "a//b", "key": "k", "value": 1}, InvalidInput),
+        ({"op": "put", "namespace": "a", "key": "k" * 513, "value": 1}, TooLarge),
+        ({"op": "put", "namespace": "a", "key": "k", "value": 1, "tll": 5}, InvalidInput),
+        ({"op": "put", "namespace": "a", "key": "k", "value": 1, "ttl": -5}, InvalidInput),
         ({"op": "scan", "namespace": "a", "limit": 10**9}, InvalidInput),
         ({"op": "trim", "namespace": "a", "conversation": "c"}, InvalidInput),
     ],

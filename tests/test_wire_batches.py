@@ -46,7 +46,7 @@ def test_batches_arrive_as_they_were_sent():
         b'{"batches":[{"ops":[],"more":1}]}',
         b'{"batches":[{"ops":[],"request_id":5}]}',
         b'{"batches":[{"ops":[{"op":"drop"}]}]}',
-        b'{"batches":[{"ops":[{"op":"put","namespace":"a//b","key":"k","raw":1}]}]}',
+        b'{"batches":[{"ops":[{"op":"put","namespace":"a//b","key":"k","value":1}]}]}',
         b'{"batches":[],"ops":[]}',
         b'{"batches":[' + b"[" * 100_000,
         b"\xff",

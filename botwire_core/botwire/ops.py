@@ -33,6 +33,9 @@ MAX_SECONDS = 100 * 366 * 86_400  # a century: longer spans are mistakes of unit
 
 END_OF_TIME = 253_402_300_800 * MICROSECONDS  # the year 10000
 
+ON_THE_WIRE = {"raw": "value"}
+"""`raw` is a value's JSON text to who has it in Python; in JSON it is simply the value."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -124,7 +127,7 @@ class Meta(Struct, frozen=True, omit_defaults=True):
 NO_META = Meta()
 
 
-class _Valued(Struct, frozen=True):
+class _Valued(Struct, frozen=True, rename=ON_THE_WIRE):
     """The part that items, revisions and messages share: a JSON value, decoded when asked for."""
 
     raw: Raw
@@ -592,7 +595,7 @@ class Dump(Op, frozen=True):
         _check_limit(self.limit)
 
 
-class Put(Op, frozen=True):
+class Put(Op, frozen=True, rename=ON_THE_WIRE):
     """Set a value. `if_version=n`: only if that is the current version; 0: only if there is none.
 
     `history=False` keeps nothing of what the key held before. It expires `ttl` seconds from now, or at the time
@@ -616,6 +619,8 @@ class Put(Op, frozen=True):
             _check_ttl(self.ttl)
             if self.expires is not None:
                 raise InvalidInput("give a ttl or a time of expiry, not both")
+        if self.expires is not None and not 0 <= self.expires < END_OF_TIME:
+            raise InvalidInput(f"expires={self.expires} must be microseconds between 1970 and 9999")
         if self.if_version is not None:
             _check_version(self.if_version)
         if self.meta is not NO_META:
@@ -653,7 +658,7 @@ class Touch(Op, frozen=True):
         _check_version(self.if_version)
 
 
-class NewMessage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class NewMessage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, rename=ON_THE_WIRE):
     """A message to append. One with the `id` of a message that is there already is not added again."""
 
     raw: Raw
@@ -692,7 +697,7 @@ class Append(Op, frozen=True):
             raise InvalidInput(f"{len(self.messages):,} messages in one append: the limit is {MAX_PAGE:,}")
 
 
-class Edit(Op, frozen=True):
+class Edit(Op, frozen=True, rename=ON_THE_WIRE):
     """Replace one message where it stands; what it was is not kept. `redacted` marks it as blotted out."""
 
     access: ClassVar[Access] = "write"
@@ -723,8 +728,10 @@ class Trim(Op, frozen=True):
         names.check_name(self.conversation, "conversation")
         if sum(way is not None for way in (self.keep, self.older_than, self.ids)) != 1:
             raise InvalidInput("trim takes exactly one of keep, older_than and ids")
-        if self.keep is not None and self.keep < 0:
-            raise InvalidInput(f"keep={self.keep} must be zero or more")
+        if self.keep is not None and not 0 <= self.keep < 2**63:
+            raise InvalidInput(f"keep={self.keep} must be a number of messages, zero or more")
+        if self.older_than is not None and not 0 <= self.older_than < END_OF_TIME:
+            raise InvalidInput(f"older_than={self.older_than} must be microseconds between 1970 and 9999")
 
 
 class Clear(Op, frozen=True):

@@ -126,9 +126,9 @@ def _read_with_surrogates(line: bytes) -> DumpRecord:
     """Half a surrogate pair, which msgspec refuses: take the values out, and put them back in as text."""
     fields = json.loads(line)
     holders = [*fields.get("revisions", []), *([fields["message"]] if "message" in fields else [])]
-    texts = [Raw(values.encode(holder["raw"])) for holder in holders]
+    texts = [Raw(values.encode(holder["value"])) for holder in holders]
     for holder in holders:
-        holder["raw"] = None
+        holder["value"] = None
     record = _decode(msgspec.json.encode(fields))
     match record:
         case ItemRecord():

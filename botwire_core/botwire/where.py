@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from .errors import InvalidInput
+from .values import MAX_DEPTH
 
 _MISSING: Any = object()
 
@@ -48,8 +49,10 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def check_where(where: dict[str, Any]) -> None:
+def check_where(where: dict[str, Any], depth: int = 1) -> None:
     """Raise `InvalidInput` if the filter is not one."""
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"the filter is nested over {MAX_DEPTH} levels deep")
     if not isinstance(where, dict):
         raise InvalidInput(f"where must be a dict of fields and conditions, not {type(where).__name__}")
     for field, condition in where.items():
@@ -58,12 +61,12 @@ def check_where(where: dict[str, Any]) -> None:
         if field.startswith("$"):
             raise InvalidInput(f'{field!r} stands where a field should: write {{"field": {{{field!r}: …}}}}')
         if isinstance(condition, dict):
-            _check_condition(field, cast("dict[str, Any]", condition))
+            _check_condition(field, cast("dict[str, Any]", condition), depth)
 
 
-def _check_condition(field: str, condition: dict[str, Any]) -> None:
+def _check_condition(field: str, condition: dict[str, Any], depth: int) -> None:
     if not any(isinstance(name, str) and name.startswith("$") for name in condition):
-        check_where(condition)
+        check_where(condition, depth + 1)
         return
     for name, other in condition.items():
         if name not in _OPERATORS:

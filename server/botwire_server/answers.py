@@ -39,5 +39,8 @@ def etag(version: int) -> dict[str, str]:
 
 
 def put_status(stamp: Stamp) -> int:
-    """201 if a put has made something, 200 if it has replaced something."""
+    """201 if a put has made something, 200 if it has replaced something.
+
+    What is replaced in the very microsecond in which it was made counts as made.
+    """
     return 201 if stamp.created == stamp.updated else 200

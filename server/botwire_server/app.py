@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from botwire import __version__
+from botwire.errors import BotWireError, StoreUnavailable
 from botwire.stores.base import AsyncStore, Store
 
 from . import (
@@ -32,6 +33,7 @@ from . import (
 from .doors import Door
 from .gate import Gate
 from .health import Health
+from .logs import log
 from .routing import places
 from .service import Service
 from .settings import Settings
@@ -130,5 +132,11 @@ class Begin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to a service that runs."""
         if not self.running.started and scope["type"] == "http":
-            await self.running.start()
+            try:
+                await self.running.start()
+            except BotWireError as error:
+                log.error("the server cannot begin: %s", error)
+                refusal = StoreUnavailable("this server cannot begin; its log says why")
+                await problems.of_error(refusal, scope)(scope, receive, send)
+                return
         await self.app(scope, receive, send)

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -27,6 +28,9 @@ MAX_REFUSED: Final = 1_000  # connections being told that there are too many; mo
 FAREWELL: Final = 5.0  # seconds that such a one has to send its request and to take the answer
 UNREAD: Final = 3  # times body_timeout, after which an answer that nobody reads is cut off
 KEEP_ALIVE: Final = 75  # seconds that an idle connection is kept: longer than clients keep theirs
+
+
+_OFFERS: Final = (b"upgrade", b"http2-settings")
 
 
 class Bounds:
@@ -61,6 +65,8 @@ class Connection(HttpToolsProtocol):
     """Whether a request has not come in whole."""
     unused = 0
     """Bytes that came since the last piece of a body."""
+    held = False
+    """Whether a request is to be read again, without its offer to speak another protocol."""
     blocked: tuple[float, int] | None = None
     """Since when the other side has taken nothing, and how much waits for it."""
 
@@ -87,9 +93,29 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read what came."""
         self.bounds.metrics.received += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self.feed(data)
         if self.partial:
             self.measure(len(data))
+
+    def feed(self, data: bytes) -> None:
+        """Have it parsed; the parser calls what is below."""
+        left: bytes | None = data
+        while left is not None:
+            left = self.parse(left)
+
+    def parse(self, data: bytes) -> bytes | None:
+        """Have it parsed. Returns what is to be parsed in its place."""
+        parser = self.parser
+        assert parser is not None  # there is one for as long as something can come
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.held:
+                return self.without_offer() + data[upgrade.args[0] :]
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        return None
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -101,7 +127,11 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its head is here."""
         self.begun = 0.0
+        if self.wants_upgrade():
+            self.held = True
+            return
         super().on_headers_complete()
+        self.headers = []  # the app has its own: what comes behind the body is no header of this request
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body is here."""
@@ -111,7 +141,30 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """It has come in whole."""
         self.partial = False
-        super().on_message_complete()
+        if not self.held:
+            super().on_message_complete()
+
+    # ── offers to speak something else ──
+
+    def wants_upgrade(self) -> bool:
+        """Whether the request offers to go on in another protocol: the parser then takes its body for that."""
+        parser = self.parser
+        return (
+            bool(parser.should_upgrade()) and parser.get_method() != b"CONNECT" and parser.get_http_version() == "1.1"
+        )
+
+    def without_offer(self) -> bytes:
+        """The head as if nothing had been offered, which RFC 9110 lets a server do; Java's client offers HTTP/2."""
+        head = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [token for token in value.split(b",") if token.strip().lower() not in _OFFERS]
+                head += b"connection: %b\r\n" % b",".join(kept)
+            elif name not in _OFFERS:
+                head += b"%b: %b\r\n" % (name, value)
+        self.held = False
+        self.parser = httptools.HttpRequestParser(self)
+        return head + b"\r\n"
 
     def measure(self, length: int) -> None:
         """Stop reading from somebody whose head, or whatever else is no body, never ends."""

@@ -17,7 +17,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "SentMessages": {"messages": [{"value": _HI, "id": "m-1"}]},
     "NewText": {"value": {"role": "user", "content": "hello"}},
     "Trimming": {"keep": 100},
-    "Batch": {"ops": [{"op": "put", "namespace": "user-42", "key": "coffee", "raw": "Yirgacheffe"}]},
+    "Batch": {"ops": [{"op": "put", "namespace": "user-42", "key": "coffee", "value": "Yirgacheffe"}]},
     "PublishedValue": {"value": "Yirgacheffe"},
     "Change": {"kind": "set", "version": 3, "updated": 1767229200000000, "cursor": "v3", "key": "coffee"},
     "Problem": {

@@ -46,4 +46,6 @@ async def home(call: Call) -> Response:
 @doors.door("GET", "/openapi.json", answers={200: dict}, public=True)
 async def openapi(call: Call) -> Response:
     """The description of all that there is, in OpenAPI 3.1."""
-    return answers.json(call.request.app.openapi())
+    root = call.request.scope.get("root_path", "").rstrip("/")
+    servers = {"servers": [{"url": root}]} if root else {}
+    return answers.json(call.request.app.openapi() | servers)

@@ -395,7 +395,7 @@ class HotProtocol(Connection):
     def written(self, request: Request, cycle: Writing, principal: Principal, tell: Tell) -> None:
         """Answer a write that is committed, or was refused."""
         cycle.response_complete = True
-        if cycle.disconnected:
+        if cycle.disconnected or self.transport.is_closing():
             return
         error = request.error
         try:

@@ -92,7 +92,7 @@ class Listening:
                 port = self.sockets[0].getsockname()[1]  # of all, when the first one took a free one
         except OSError as error:
             self.close()
-            raise _why_not(error, settings) from error
+            raise why_not(error, settings) from error
 
     def close(self) -> None:
         """Close what is still open."""
@@ -134,7 +134,8 @@ def _notice_the_dead(made: socket.socket) -> None:
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _why_not(error: OSError, settings: Settings) -> BotWireError:
+def why_not(error: OSError, settings: Settings) -> BotWireError:
+    """Why it cannot listen, and what to do."""
     where = f"{settings.host}:{settings.port}"
     match error.errno:
         case errno.EADDRINUSE:

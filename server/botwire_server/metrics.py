@@ -6,7 +6,6 @@ Counting is a few additions of plain integers; what Prometheus wants is made whe
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import time
 from bisect import bisect_left
@@ -96,7 +95,7 @@ class Metrics:
     async def render(self, store: AsyncStore) -> bytes:
         """All of it, as Prometheus reads it."""
         await self.held.refresh(store)
-        await asyncio.to_thread(importlib.import_module, "prometheus_client")  # once: it takes a while
+        await asyncio.to_thread(_load)  # once: it takes a while
         from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 
         registry = CollectorRegistry()  # made each time: nothing of ours lives in it
@@ -257,3 +256,7 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _load() -> None:
+    import prometheus_client  # noqa: F401  # it is used where metrics are rendered

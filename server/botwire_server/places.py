@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from botwire.errors import BotWireError, InvalidInput
-from botwire.ops import Describe
+from botwire.ops import Changes
 from botwire.stores import opening
 from botwire.stores.base import AsyncStore
 from botwire.stores.opening import Address, Asked
@@ -60,7 +60,7 @@ async def opened(address: Address) -> AsyncGenerator[AsyncStore]:
     shared = opening.acquire(Asked(url, address.durability), user)
     store: AsyncStore = shared.async_store
     try:
-        await store.execute([Describe("")])  # opens it: now is the time to say that it cannot be
+        await store.execute([Changes("", None, True)])  # opens it: now is the time to say that it cannot be
         yield store
     finally:
         if opening.release(shared, user) is not None:

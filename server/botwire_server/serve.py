@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import Final, cast
 
@@ -25,7 +28,7 @@ from .hello import say_hello
 from .hot import HotProtocol
 from .keys import startup_check
 from .limits import apply_quotas
-from .listening import Listening, check_open, load_certificate, tls_context, within_file_limit
+from .listening import Listening, check_open, load_certificate, tls_context, why_not, within_file_limit
 from .logs import log
 from .places import Place, opened, what_to_serve
 from .service import Service
@@ -59,11 +62,13 @@ async def _run(settings: Settings, place: Place, tls: ssl.SSLContext | None, soc
         startup_check(settings, service.keyring)
         await apply_quotas(store, settings)
         bounds = Bounds(settings, service.metrics)
-        server = Server(_config(app, settings, bounds, tls))
-        server.when_started = lambda: say_hello(settings, place, service, sockets[0].getsockname()[1])
-        stop = _Stop(server, app)
+        port = sockets[0].getsockname()[1]
+        when_started = partial(say_hello, settings, place, service, port)
+        server = Server(_config(app, settings, bounds, tls), settings, when_started)
+        stop = partial(_stop, server, app)
         watch = asyncio.get_running_loop().create_task(bounds.watch(server.server_state.connections))
         try:
+            _be_quick()
             with _signals(stop, tls, settings):
                 async with app.router.lifespan_context(app):
                     await server.serve(sockets)
@@ -73,17 +78,30 @@ async def _run(settings: Settings, place: Place, tls: ssl.SSLContext | None, soc
     log.info("stopped")
 
 
+def _be_quick() -> None:
+    """Spare requests what would hold them up, measured by `benchmarks/server.py`."""
+    gc.collect()
+    gc.freeze()  # what is there now stays: a full collection need not walk through the web framework's objects
+    sys.setswitchinterval(0.0005)  # seconds: a thread that reads must not keep the event loop waiting for 5 ms
+
+
 # ── the web server ──────────────────────────────────────────────────────────────────────────────────
 
 
 class Server(uvicorn.Server):
     """uvicorn's, without its signal handlers: they would have the process end as if it had been killed."""
 
-    when_started: Callable[[], None]
+    def __init__(self, config: uvicorn.Config, settings: Settings, when_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.settings = settings
+        self.when_started = when_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another one that began at the same moment was faster
+            raise why_not(error, self.settings) from error
         self.when_started()
 
     @contextlib.contextmanager
@@ -113,26 +131,17 @@ def _config(app: FastAPI, settings: Settings, bounds: Bounds, tls: ssl.SSLContex
 # ── stopping ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Stop:
-    """The first signal has the server end well, the second one at once."""
-
-    def __init__(self, server: Server, app: FastAPI) -> None:
-        self.server = server
-        self.app = app
-
-    def __call__(self, number: int) -> None:
-        """Stop, on the event loop."""
-        name = signal.Signals(number).name
-        log.info(
-            "stopping", extra={"fields": {"signal": name, "connections": len(self.server.server_state.connections)}}
-        )
-        self.server.should_exit = True
-        self.app.state.health.stop()
+def _stop(server: Server, app: FastAPI, number: int) -> None:
+    """Have the server end, and its streams; called on the event loop."""
+    fields = {"signal": signal.Signals(number).name, "connections": len(server.server_state.connections)}
+    log.info("stopping", extra={"fields": fields})
+    server.should_exit = True
+    app.state.health.stop()
 
 
 @contextlib.contextmanager
-def _signals(stop: _Stop, tls: ssl.SSLContext | None, settings: Settings) -> Generator[None]:
-    """Heed signals; those that come before or after are the system's."""
+def _signals(stop: Callable[[int], None], tls: ssl.SSLContext | None, settings: Settings) -> Generator[None]:
+    """Heed signals: the first has the server end well, the second one at once."""
     loop = asyncio.get_running_loop()
     seen: list[int] = []
 

@@ -1,11 +1,15 @@
 """Rule: lists page by cursor; their order is stable and stated. Filters say exactly what they let through."""
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from botwire import InvalidInput, Memory
-from botwire.ops import Conversations, Namespaces, Scan
+from botwire import HistoryExpired, InvalidInput, Memory, TooLarge
+from botwire.ops import Conversations, Get, History, Messages, Namespaces, Put, Scan, Trim, Value
 
 EDGES = ["\u007e", "\ud7ff", "\ue000", "\uffff", "\U00010000", "🙂", "\U0010fffe", "\U0010ffff"]
 
@@ -412,3 +416,49 @@ def test_a_namespace_tells_how_much_it_holds(family):
     [info] = Memory("a/b/c", store=family).namespaces()
     assert (info.items, info.messages, info.conversations, info.version, info.writes_today) == (2, 1, 1, 3, 3)
     assert info == Memory("a/b/c", store=family).stats()
+
+
+def test_a_page_ends_early_when_it_holds_much_and_the_listing_is_complete(store):
+    memory = Memory("large", store=store)
+    for number in range(20):
+        memory.set(f"{number:02}", "x" * 1_000_000, history=False)
+    page = store.execute([Scan("large", limit=1_000)])[0]
+    assert len(page.items) == 17  # the first that makes it 16 MiB
+    assert page.cursor is not None
+    assert [item.key for item in memory.items()] == [f"{number:02}" for number in range(20)]
+    talk = memory.conversation("talk")
+    for number in range(20):
+        talk.append(f"{number:02}" + "x" * 1_000_000)
+    page = store.execute([Messages("large", "talk", limit=1_000)])[0]
+    assert (len(page.messages), page.more) == (17, True)
+    assert [message.value[:2] for message in talk.messages(last=19)] == [f"{number:02}" for number in range(1, 20)]
+
+
+def test_a_small_batch_cannot_ask_for_a_huge_answer(store):
+    Memory("large", store=store).set("k", "x" * 1_000_000)
+    assert len(store.execute([Get("large", "k")] * 60)) == 60
+    for again in (Get("large", "k"), Value("large", "k"), History("large", "k"), Scan("large")):
+        with pytest.raises(TooLarge, match="several batches"):
+            store.execute([again] * 70)
+
+
+def test_a_filter_of_any_depth_is_answered_or_refused(memory):
+    where: dict[str, Any] = {"a": 1}
+    for _ in range(900):
+        where = {"a": where}
+    with pytest.raises(InvalidInput, match="nested over 128"):
+        list(memory.items(where=where))
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**40])
+def test_a_number_that_fits_nowhere_is_refused(store, number):
+    Memory("a", store=store).set("k", 1)
+    with pytest.raises(InvalidInput):
+        store.execute([Scan("a", since=number)])
+    for op in (Get("a", "k", as_of=number), Get("a", "k", as_of_time=number), Messages("a", "c", after=number)):
+        with suppress(InvalidInput, HistoryExpired):  # or it is answered
+            store.execute([op])
+    with pytest.raises(InvalidInput):
+        Put("a", "k", Raw(b"1"), expires=number)
+    with pytest.raises(InvalidInput):
+        Trim("a", "c", older_than=number)

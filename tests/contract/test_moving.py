@@ -362,7 +362,7 @@ def test_an_import_checks_values_as_a_set_does(store, value):
     lines = [
         b'{"botwire_export":1,"namespace":"x"}\n',
         b'{"kind":"namespace","version":1,"created":1,"updated":1}\n',
-        b'{"kind":"item","key":"a","created":1,"revisions":[{"raw":' + value + b',"version":1,"updated":1}]}\n',
+        b'{"kind":"item","key":"a","created":1,"revisions":[{"value":' + value + b',"version":1,"updated":1}]}\n',
         b'{"kind":"end","version":1,"items":1,"messages":0}\n',
     ]
     copy = Memory("copy", store=store)

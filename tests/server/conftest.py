@@ -26,6 +26,12 @@ def server(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
+def start(server: Start) -> Start:
+    """The same, where what it starts is called `server`."""
+    return server
+
+
+@pytest.fixture
 async def app_client(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """Make a client of an app in this process: `client = await app_client(free_tier=True)`."""
     async with AsyncExitStack() as stack:

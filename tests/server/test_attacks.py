@@ -561,7 +561,7 @@ def test_a_web_page_reaches_nothing(keyless, path, headers):
 
 
 def test_what_a_form_can_send_changes_nothing(keyless):
-    put = b'{"ops":[{"op":"put","namespace":"csrf","key":"k","raw":1,"x":"="}]}'
+    put = b'{"ops":[{"op":"put","namespace":"csrf","key":"k","value":1,"x":"="}]}'
     body, _ = wire.encode_ops([ops.Put("csrf", "k", msgspec.Raw(b"1"))])
     for content in (put, body):
         for media in ("text/plain", "text/plain; charset=utf-8", "multipart/form-data; boundary=x"):
@@ -738,7 +738,7 @@ def test_values_that_are_bombs_or_no_json_are_refused(keyless, value):
     for path in ("/v1/namespaces/a/items/bomb", "/memory/a/bomb"):
         answer = big(keyless, b'{"value":%b}' % value, path=path)
         assert answer.status == 400, answer
-    body = b'{"ops":[{"op":"put","namespace":"a","key":"bomb","raw":%b}]}' % value
+    body = b'{"ops":[{"op":"put","namespace":"a","key":"bomb","value":%b}]}' % value
     assert big(keyless, body, "POST", wire.EXECUTE).status == 400
     assert keyless.ask("GET", "/memory/a/bomb").status == 404
 
@@ -792,7 +792,7 @@ def test_numbers_that_fit_nowhere_are_refused_and_no_mistake_of_ours(keyless, ki
 @pytest.mark.parametrize("field", ["restored"])
 def test_numbers_beside_a_value_are_no_mistake_of_ours_either(keyless, field):
     for number in NUMBERS:
-        about = {"op": "put", "namespace": "numbers", "key": "k", "raw": 1, "meta": {field: number}}
+        about = {"op": "put", "namespace": "numbers", "key": "k", "value": 1, "meta": {field: number}}
         answer = big(keyless, json.dumps({"ops": [about]}).encode(), "POST", wire.EXECUTE)
         assert answer.status < 500, (number, answer.body)
         assert keyless.ask("GET", "/v1/namespaces/numbers/items/k/history").status == 200
@@ -850,8 +850,11 @@ def test_odd_texts_and_filters_are_no_mistake_of_ours(keyless):
         asked += [{"op": "scan", field: text} for field in ("prefix", "author", "order")]
         asked += [{"op": "scan", "tags": [text]}, {"op": "get", "key": text}, {"op": "value", "key": text}]
         asked += [{"op": "messages", "conversation": "t", "ids": [text]}, {"op": "delete", "key": text}]
-        asked += [{"op": "put", "key": text, "raw": 1}, {"op": "put", "key": "k", "raw": 1, "meta": {"author": text}}]
-        asked += [{"op": "append", "conversation": "t", "messages": [{"raw": 1, "id": text, "role": text}]}]
+        asked += [
+            {"op": "put", "key": text, "value": 1},
+            {"op": "put", "key": "k", "value": 1, "meta": {"author": text}},
+        ]
+        asked += [{"op": "append", "conversation": "t", "messages": [{"value": 1, "id": text, "role": text}]}]
         asked += [{"op": "get", "key": "k", "namespace": text}, {"op": "describe", "namespace": text}]
     for about in asked:
         answer = big(keyless, json.dumps({"ops": [{"namespace": "odd", **about}]}).encode(), "POST", wire.EXECUTE)
@@ -875,7 +878,7 @@ def test_lists_of_any_length_are_no_mistake_of_ours(keyless, count):
         {"op": "trim", "conversation": "talk", "ids": ids},
         {"op": "scan", "tags": ids},
         {"op": "scan", "where": {"a": {"$in": ids}}},
-        {"op": "put", "key": "k", "raw": 1, "meta": {"tags": ids}},
+        {"op": "put", "key": "k", "value": 1, "meta": {"tags": ids}},
     ):
         body = json.dumps({"ops": [about | {"namespace": "lists"}]}).encode()
         if len(body) < 200_000:
@@ -1030,7 +1033,7 @@ SEEDS = [
     HEAD % (b"GET /v1/namespaces/a/items?prefix=x&limit=5&where=%7B%7D", b'If-None-Match: "3"\r\n'),
     HEAD % (b"PUT /v1/namespaces/a/items/k", b'If-Match: "1"\r\nContent-Length: 11\r\n') + b'{"value":1}',
     HEAD % (b"POST /v1/execute", b"Content-Length: 58\r\n")
-    + b'{"ops":[{"op":"put","namespace":"a","key":"k","raw":[1]}]}',
+    + b'{"ops":[{"op":"put","namespace":"a","key":"k","value":[1]}]}',
     HEAD % (b"POST /v1/batches", b"Transfer-Encoding: chunked\r\n") + b'10\r\n{"batches":[    \r\n2\r\n]}\r\n0\r\n\r\n',
     HEAD % (b"GET /v1/namespaces/a/changes?after=v0", b"Accept: text/event-stream\r\n"),
     HEAD % (b"DELETE /memory/a/k", b"Idempotency-Key: r1\r\n"),

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -428,6 +429,13 @@ def test_an_api_key_that_is_none_is_refused_without_showing_it(key):
     assert key == "" or str(key) not in str(raised.value)
 
 
+@pytest.mark.parametrize("timeout", [0, -1, True, "5", float("nan"), float("inf")])
+def test_a_time_out_that_is_none_is_refused(timeout):
+    for kind in (HTTPStore, AsyncHTTPStore):
+        with pytest.raises(InvalidInput):
+            kind("http://localhost", timeout=timeout)
+
+
 IDS = ["r1", "with space", "ключ 🔑", "a%20b", "a b", "\n", "x" * 1_000, "x" * 1_001, "\ud800", "%sha256:x"]
 
 
@@ -515,49 +523,39 @@ def test_closing_ends_the_waiting_of_other_threads(upstream):
 
 def test_closing_in_the_middle_of_calls_ends_them_as_errors_that_say_so(upstream):
     for _ in range(5):
-        store, errors, begun = HTTPStore(upstream), [], threading.Barrier(9)
+        store, begun = HTTPStore(upstream), threading.Barrier(9)
 
-        def use(store=store, errors=errors, begun=begun):
+        def use(store=store, begun=begun):
             store.execute(READ)
             begun.wait()
-            try:
-                while True:
-                    store.execute(READ)
-                    store.execute(WRITE)
-            except BotWireError as error:
-                errors.append(error)
+            while True:
+                store.execute(READ)
+                store.execute(WRITE)
 
-        threads = [threading.Thread(target=use) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        begun.wait()
-        store.close()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert len(errors) == 8
-        assert {type(error) for error in errors} <= {StoreUnavailable, OutcomeUnknown}
-        assert all("closed" in str(error) for error in errors)
+        with ThreadPoolExecutor(8) as threads:
+            running = [threads.submit(use) for _ in range(8)]
+            begun.wait()
+            store.close()
+            for each in running:
+                with pytest.raises(StoreUnavailable, match="is closed: open a new one"):
+                    each.result(PATIENCE)
 
 
 async def test_closing_in_the_middle_of_awaited_calls_ends_them_as_errors_that_say_so(upstream):
-    store, errors = AsyncHTTPStore(upstream), []
+    store = AsyncHTTPStore(upstream)
 
     async def use(ops):
-        try:
-            while True:
-                await store.execute(ops)
-        except BotWireError as error:
-            errors.append(error)
+        while True:
+            await store.execute(ops)
 
     tasks = [asyncio.create_task(use(ops)) for ops in (READ, WRITE, [Scan("user-42")]) for _ in range(4)]
-    waiting = asyncio.create_task(store.wait("other", "v0", 3_600))
-    await store.execute(READ)
+    tasks.append(asyncio.create_task(store.wait("other", "v0", 3_600)))
+    for _ in range(5):
+        await store.execute(READ)
     await store.close()
-    await asyncio.gather(*tasks)
-    assert {type(error) for error in errors} <= {StoreUnavailable, OutcomeUnknown}
-    assert all("closed" in str(error) for error in errors)
-    with pytest.raises(StoreUnavailable, match="closed"):
-        await waiting
+    for each in tasks:
+        with pytest.raises(StoreUnavailable, match="is closed: open a new one"):
+            await each
 
 
 @pytest.mark.parametrize(
@@ -818,6 +816,20 @@ async def test_calls_made_at_the_same_time_travel_together(store, faulty):
     assert len(faulty.seen) == 2
 
 
+async def test_what_is_asked_while_enough_is_under_way_gathers(store, faulty):
+    gate = threading.Event()
+    faulty.always = lambda _: None if gate.wait(PATIENCE) else b""
+    tasks = []
+    for number in range(lanes.UNDER_WAY + 10):
+        tasks.append(asyncio.create_task(store.execute(put(f"k{number}"))))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert len(faulty.seen) == lanes.UNDER_WAY + 1
+    assert len(json.loads(faulty.seen[-1].body)["batches"]) == 10
+
+
 async def test_what_is_too_much_for_one_request_goes_in_several(store, faulty):
     await asyncio.gather(*(store.execute(put(f"k{number}")) for number in range(250)))
     await asyncio.gather(*(store.execute(put(f"k{number}", f'"{"x" * 200_000}"')) for number in range(8)))
@@ -969,4 +981,5 @@ def test_the_script_of_the_docs_brings_memories_over_from_the_published_wire(ser
             capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         assert (done.stderr, done.returncode) == ("", 0)
-    assert dict(Memory("my-agent", url=f"sqlite:///{tmp_path / 'new.db'}").items()) == kept
+    items = Memory("my-agent", url=f"sqlite:///{tmp_path / 'new.db'}").items()
+    assert {item.key: item.value for item in items} == kept

@@ -5,6 +5,7 @@ Each test starts real servers and breaks real connections; by default a bounded 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 from tests.faults import workers
-from tests.server.running import Served, Start, read_all, read_until, run, starting, until
+from tests.server.running import Served, read_all, read_until, run, until
 
 from botwire import Memory
 from botwire.errors import BotWireError, OutcomeUnknown, StoreUnavailable
@@ -29,12 +30,6 @@ from botwire.ops import Append, NewMessage
 from botwire.stores.sqlite import SQLiteStore
 from botwire_server import Settings
 from botwire_server.listening import Listening
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as start:
-        yield start
 
 
 def figure(server: Served, name: str) -> float:
@@ -210,14 +205,17 @@ class Between:
             threading.Thread(target=self._carry, args=(client,), daemon=True).start()
 
     def _carry(self, client: socket.socket) -> None:
-        with client:
-            try:
-                server = socket.create_connection(("127.0.0.1", self.upstream))
-            except ConnectionRefusedError:
-                return  # just now there is none
-            with server:
-                threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
-                self._answer(server, client)
+        with client, until(self._reach, "there is a server to pass it on to") as server:
+            threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
+            self._answer(server, client)
+            with contextlib.suppress(OSError):  # it is closed already
+                client.shutdown(socket.SHUT_RDWR)  # closing alone would not end it while `_pump` reads from it
+
+    def _reach(self) -> socket.socket | None:
+        try:
+            return socket.create_connection(("127.0.0.1", self.upstream))
+        except ConnectionRefusedError:
+            return None  # just now there is none: the client's patience is not what is tested
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
         try:
@@ -429,7 +427,7 @@ def test_clients_that_vanish_leave_nothing_behind(start, moment, rounds):
 
 def test_what_was_asked_before_the_client_vanished_is_done_whole_or_not_at_all(start, tmp_path, rounds):
     server = start()
-    puts = [{"op": "put", "namespace": "pairs", "key": "", "raw": 1} for _ in range(20)]
+    puts = [{"op": "put", "namespace": "pairs", "key": "", "value": 1} for _ in range(20)]
     for number in range(rounds(30, 1_000)):
         body = json.dumps({"ops": [{**op, "key": f"{number}-{place}"} for place, op in enumerate(puts)]}).encode()
         head = b"POST /v1/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -482,7 +480,7 @@ def test_a_stream_that_nobody_reads_is_cut_off_and_costs_little_meanwhile(start)
     before = resident(server)
     for number in range(25):
         ops = [
-            {"op": "put", "namespace": "busy", "key": f"{number}-{each}-" + "k" * 450, "raw": 1}
+            {"op": "put", "namespace": "busy", "key": f"{number}-{each}-" + "k" * 450, "value": 1}
             for each in range(1_000)
         ]
         assert server.ask("POST", "/v1/execute", {"ops": ops}).status == 200

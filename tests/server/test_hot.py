@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -180,6 +181,7 @@ def http(method: str, path: str, body: bytes | None = None, *headers: str) -> by
 
 
 ITEM = "/v1/namespaces/acme%2Fuser-42/items/plan"
+COFFEE = "/v1/namespaces/user-42/items/coffee"
 
 
 # ── the frequent requests ───────────────────────────────────────────────────────────────────────────
@@ -307,9 +309,10 @@ UNUSUAL: list[bytes] = [
     http("DELETE", "/memory/user-42/coffee"),
     http("PATCH", ITEM, b'{"ttl": 5}'),
     http("GET", ITEM, None, 'If-None-Match: "1"'),
-    http("GET", ITEM, None, 'If-Match: "7"'),
+    http("GET", COFFEE, None, 'If-None-Match: "1"'),
+    http("GET", COFFEE, None, 'If-Match: "7"'),
     http("PUT", ITEM, b'{"value":1}', 'If-Match: "7"'),
-    http("PUT", ITEM, b'{"value":1}', "If-None-Match: *"),
+    http("PUT", COFFEE, b'{"value":1}', "If-None-Match: *"),
     http("PUT", ITEM, b'{"value":1}', "Content-Encoding: gzip"),
     http("PUT", ITEM, b'{"value":1}', "Content-Type: text/plain"),
     http("PUT", ITEM, b'{"value":1}', "Content-Type: application/json; charset=utf-8"),
@@ -338,6 +341,7 @@ UNUSUAL: list[bytes] = [
     http("GET", ITEM, b"x"),
     http("GET", ITEM, None, "Connection: close"),
     b"GET /memory/user-42/coffee HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n",
+    b"GET /memory/user-42/coffee HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\n\r\n",
     b"GET /memory/user-42/coffee HTTP/1.1\r\n\r\n",
     b"GET /memory/user-42/coffee HTTP/1.1\r\nHost: evil.example\r\n\r\n",
     b"GET /memory/user-42/coffee HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n",
@@ -528,18 +532,54 @@ async def test_a_write_under_way_is_answered_before_the_server_closes(twins):
         writer.close()
 
 
-async def test_who_reads_nothing_is_not_answered_without_end(twins):
+async def test_a_request_behind_a_write_waits_until_that_is_answered(twins):
+    async with twins() as both:
+        commits = both.hot.service.store.store._commits
+        run, go_on = commits._run, threading.Event()
+
+        def held(requests: Any) -> None:
+            go_on.wait(PATIENCE)
+            run(requests)
+
+        commits._run = held
+        reader, writer = await asyncio.open_connection("127.0.0.1", both.hot.port)
+        writer.write(http("PUT", "/memory/user-42/k", b'{"value":"x"}'))
+        async with asyncio.timeout(PATIENCE):
+            while not any(each.is_busy() for each in both.hot.state.connections):  # noqa: ASYNC110  # there is no event
+                await asyncio.sleep(0.001)
+        writer.write(http("GET", "/memory/user-42/k"))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        answers = [await asyncio.wait_for(read_answer(reader), PATIENCE) for _ in range(2)]
+        writer.close()
+    assert answers[0].endswith(b'"stored":true,"bytes":3}')
+    assert answers[1].endswith(b'"value":"x"}')
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+async def test_who_reads_nothing_is_not_answered_without_end(twins, at_once):
     async with twins() as both:
         await both.ask(http("PUT", "/memory/a/big", b'{"value":"' + b"x" * 90_000 + b'"}'))
         _, writer = await asyncio.open_connection("127.0.0.1", both.hot.port)
-        asked = http("GET", "/memory/a/big")
+        asked = http("GET", "/memory/a/big") * at_once
         with contextlib.suppress(TimeoutError):
-            for _ in range(100):
-                writer.write(asked * 100)
+            for _ in range(300):
+                writer.write(asked)
                 await asyncio.wait_for(writer.drain(), 0.5)
+                await asyncio.sleep(0.001)  # so that each is read by itself
         waiting = max(each.transport.get_write_buffer_size() for each in both.hot.state.connections)
         assert waiting < 2_000_000
         writer.transport.abort()
+
+
+async def test_of_many_requests_that_come_at_once_one_is_answered_in_front_of_the_app(twins):
+    async with twins() as both:
+        reader, writer = await asyncio.open_connection("127.0.0.1", both.hot.port)
+        writer.write(http("GET", "/memory/a/k") * 10)
+        for _ in range(10):
+            await asyncio.wait_for(read_answer(reader), PATIENCE)
+        writer.close()
+        assert both.hot.passed == [b"/memory/a/k"] * 9
 
 
 # ── where it does not serve ─────────────────────────────────────────────────────────────────────────

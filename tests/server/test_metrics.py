@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.server.running import Start, read_all, read_until, run, starting, until
+from tests.server.running import read_all, read_until, run, until
 
 from botwire.errors import StoreUnavailable
 from botwire.ops import AnyOp, Changes, Describe, Namespaces, Op
@@ -63,12 +62,6 @@ async def new_app() -> AsyncIterator[Callable[..., Any]]:
             return App(client, app)
 
         yield new
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as start:
-        yield start
 
 
 # ── ops ─────────────────────────────────────────────────────────────────────────────────────────────

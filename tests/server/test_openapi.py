@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -12,10 +13,11 @@ import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.config import SchemathesisConfig
 from starlette.routing import BaseRoute, Route
-from tests.server.running import Served, starting
+from tests.server.running import Served, read_all, starting
 
 from botwire.ops import Item
 from botwire.stores.sqlite import SQLiteStore
@@ -24,7 +26,6 @@ from botwire_server.app import DOORS, described
 from botwire_server.examples import EXAMPLES
 from botwire_server.routing import Place
 
-EXAMPLES_EACH = 25
 REFUSED = ["400", "403", "404", "405", "412", "413", "415"]
 ACCEPTED = ["2xx", "304", "404", "409", "412", "422"]  # conditions, ids and names that were drawn may say no
 
@@ -127,10 +128,10 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def fuzz(label: str, mode: GenerationMode, server: Served) -> None:
+def fuzz(label: str, mode: GenerationMode, server: Served, examples: int) -> None:
     @hypothesis.seed(20)
     @hypothesis.settings(
-        max_examples=EXAMPLES_EACH,
+        max_examples=examples,
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -147,8 +148,8 @@ def fuzz(label: str, mode: GenerationMode, server: Served) -> None:
 
 
 @pytest.mark.parametrize("label", [label for label in OPERATIONS if label not in FILES])
-def test_requests_as_described_are_answered_as_described(label: str, server: Served):
-    fuzz(label, GenerationMode.POSITIVE, server)
+def test_requests_as_described_are_answered_as_described(label: str, server: Served, rounds: Callable[[int, int], int]):
+    fuzz(label, GenerationMode.POSITIVE, server, rounds(10, 200))
 
 
 # Of several batches each is refused in its place. And some requests can only be right.
@@ -156,5 +157,42 @@ REFUSABLE = [label for label in OPERATIONS if ("{" in label or "/v1/" in label) 
 
 
 @pytest.mark.parametrize("label", REFUSABLE)
-def test_requests_that_are_not_as_described_are_refused_as_described(label: str, server: Served):
-    fuzz(label, GenerationMode.NEGATIVE, server)
+def test_requests_that_are_not_as_described_are_refused_as_described(
+    label: str, server: Served, rounds: Callable[[int, int], int]
+):
+    fuzz(label, GenerationMode.NEGATIVE, server, rounds(10, 200))
+
+
+# ── raw bytes ───────────────────────────────────────────────────────────────────────────────────────
+
+REQUEST = b"PUT /v1/namespaces/n/items/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n" + b'{"value":1}'
+LINES = [
+    b"POST /v1/execute HTTP/1.1\r\n", b"GET /v1/namespaces/n/items/%2e%2e HTTP/1.1\r\n", b"Host: localhost\r\n",
+    b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"If-Match: \xff\r\n", b"\r\n", b"\x00",
+    b"{}", b"0\r\n\r\n",
+]  # fmt: skip
+
+
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis.given(
+    st.binary(max_size=200)
+    | st.lists(st.sampled_from(LINES), max_size=12).map(b"".join)
+    | st.tuples(st.integers(0, len(REQUEST)), st.binary(max_size=3)).map(
+        lambda cut: REQUEST[: cut[0]] + cut[1] + REQUEST[cut[0] + len(cut[1]) :]
+    )
+)
+def test_whatever_bytes_come_the_server_answers_or_hangs_up_and_lives(server: Served, data: bytes):
+    with server.connect() as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            answer = read_all(connection)
+        except ConnectionResetError:
+            answer = b""
+    assert not answer or answer.startswith(b"HTTP/1.1 ")
+    assert b"500 Internal" not in answer
+    assert server.ask("GET", "/healthz").status == 200
+
+
+def test_nothing_of_all_this_was_an_unexpected_error(server: Served):
+    assert "Traceback" not in server.log

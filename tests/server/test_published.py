@@ -69,7 +69,7 @@ async def test_json_that_curl_sends_is_stored_as_it_is(app: App):
 
 
 async def test_keys_are_listed_all_of_them(app: App):
-    body = {"ops": [{"op": "put", "namespace": "n", "key": f"k{n:04}", "raw": n} for n in range(1_000)]}
+    body = {"ops": [{"op": "put", "namespace": "n", "key": f"k{n:04}", "value": n} for n in range(1_000)]}
     for _ in range(2):
         assert (await app.ask("POST", "/v1/execute", body)).status_code == 200
     await app.put("more", 1)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 from fastapi import FastAPI
+from msgspec import Raw
 from tests.server.asking import NS, App, asking, refused
 from tests.stores import Clock
 
-from botwire.ops import Item
+from botwire.ops import Item, Put
 from botwire.stores.sqlite import SQLiteStore
-from botwire_server import Settings, create_app
+from botwire_server import Settings, create_app, keys
 
 VALUE = next(field.encode_name for field in msgspec.structs.fields(Item) if field.name == "raw")
 ITEM = NS + "/items/k"
@@ -347,6 +349,23 @@ async def test_namespaces_are_listed_described_configured_and_cleared(app: App):
     assert (await app.get("/v1/namespaces/c/items/k/history"))[0]["deleted"]
 
 
+async def test_a_key_lists_the_namespaces_that_it_reaches(tmp_path: Path):
+    store = SQLiteStore(str(tmp_path / "memory.db"))
+    key_id, key, secret = keys.new_key("test", "write", "acme")
+    store.execute([Put(keys.NAMESPACE, key_id, Raw(msgspec.json.encode(key)))])
+    async with asking(store) as app:
+        app.client.headers["Authorization"] = f"Bearer {secret}"
+        await app.put("k", 1, namespace="acme%2Fuser-42")
+        refused(await app.ask("PUT", "/v1/namespaces/acmes/items/k", {"value": 1}), 403)
+        assert [each["name"] for each in (await app.get("/v1/namespaces"))["namespaces"]] == ["acme/user-42"]
+        refused(await app.ask("GET", "/v1/namespaces?under="), 403)
+        del app.client.headers["Authorization"]
+        assert refused(await app.ask("GET", "/v1/namespaces"), 401)
+        assert (await app.ask("GET", "/v1/namespaces")).headers["www-authenticate"] == 'Bearer realm="botwire"'
+        assert (await app.ask("GET", "/")).status_code == 200
+    store.close()
+
+
 async def test_erasing_destroys_what_it_is_told_to_and_nothing_else(app: App):
     for key in ("a", "b", "c"):
         await app.put(key, 1)
@@ -492,10 +511,24 @@ async def test_mounted_in_another_app_it_works_and_begins_with_its_first_request
     store.close()
 
 
+async def test_mounted_where_it_would_be_too_open_it_answers_nothing(caplog: pytest.LogCaptureFixture):
+    store = SQLiteStore(":memory:")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_app(store, Settings(host="0.0.0.0", insecure_http=True))),
+        base_url="http://localhost",
+    ) as client:
+        for _ in range(2):
+            answer = await client.get("/v1/namespaces")
+            assert (answer.status_code, answer.json()["status"]) == (503, 503)
+    assert "no valid API key" in caplog.text
+    store.close()
+
+
 async def test_under_a_root_path_it_finds_its_paths(tmp_path: Any):
     async with asking(root="/some/where") as app:
         await app.ask("PUT", "/some/where" + ITEM, {"value": 1})
         assert (await app.get("/some/where" + ITEM))[VALUE] == 1
+        assert (await app.get("/some/where/openapi.json"))["servers"] == [{"url": "/some/where"}]
 
 
 async def test_any_sync_store_can_be_served():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -10,26 +11,25 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.server.running import Served, Start, read_all, read_until, run, starting, until
+from tests.server.running import Served, environment, read_all, read_until, run, until
 
 from botwire import Memory
+from botwire.errors import BotWireError
 from botwire.stores.sqlite import SQLiteStore
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as start:
-        yield start
+from botwire_server import Settings, create_app
+from botwire_server.listening import Listening
+from botwire_server.serve import Server
 
 
 def put(server: Served, key: str, value: object) -> None:
@@ -177,6 +177,36 @@ def test_a_port_that_is_taken_is_told(start, tmp_path):
     assert f"127.0.0.1:{server.port} is taken" in told
 
 
+async def test_a_port_that_another_server_takes_at_the_same_moment_is_told():
+    settings = Settings(port=0)
+    with contextlib.closing(Listening(settings)) as listening, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(listening.sockets[0].getsockname())  # both may bind; one of them can listen
+        other.listen()
+        config = uvicorn.Config(create_app(SQLiteStore(":memory:")), lifespan="off", log_config=None)
+        config.load()
+        server = Server(config, settings, lambda: None)
+        server.lifespan = config.lifespan_class(config)
+        with pytest.raises(BotWireError, match="is taken by another program"):
+            await server.startup(listening.sockets)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("::1", "http://[::1]:"), ("[::1]", "http://[::1]:"), ("localhost", "http://localhost:")]
+)
+def test_it_listens_on_every_address_of_its_host(start, host, url):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    server = start("--host", host)
+    assert server.url.startswith(url)
+    for *_, address in socket.getaddrinfo(host.strip("[]"), server.port, type=socket.SOCK_STREAM):
+        with socket.create_connection((str(address[0]), server.port), timeout=60) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200 OK" in read_until(connection, b'"ready"}')
+
+
 def test_an_address_that_is_not_of_this_machine_is_told(tmp_path):
     store = ("--store", f"sqlite:///{tmp_path / 'memory.db'}", "--insecure-http", "--port", "0")
     code, told = refused(*store, "--host", "192.0.2.1")
@@ -202,6 +232,19 @@ def test_a_store_that_cannot_be_opened_is_told(tmp_path):
         assert "is a server itself" in told
     code, told = refused("--store", "postgresql://localhost/db")
     assert code == 2
+
+
+def test_a_probe_tells_whether_the_server_of_the_environment_is_ready(start, tmp_path):
+    cert, key = make_certificate(tmp_path)
+    tls = {"BOTWIRE_TLS_CERT": str(cert), "BOTWIRE_TLS_KEY": str(key)}
+    for server, more in [(start(), {}), (start("--tls-cert", str(cert), "--tls-key", str(key)), tls)]:
+        environ = environment(BOTWIRE_PORT=str(server.port), **more)
+        probe = [sys.executable, "-W", "error", "-m", "botwire_server.probe"]
+        assert subprocess.run(probe, env=environ, timeout=60, check=False).returncode == 0
+        assert server.stop() == 0
+        gone = subprocess.run(probe, env=environ, timeout=60, check=False, capture_output=True, text=True)
+        assert gone.returncode == 1
+        assert f"127.0.0.1:{server.port}/readyz" in gone.stderr
 
 
 # ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -365,6 +408,41 @@ def test_what_is_no_http_gets_a_problem(start):
         answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 400
+
+
+OFFER = b"Host: localhost\r\nConnection: %b\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_an_offer_to_speak_http_2_is_not_taken_up_and_loses_nothing(start, in_pieces):
+    server = start()
+    body = b'{"value": "' + b"x" * 100_000 + b'"}'
+    head = b"PUT /v1/namespaces/user-42/items/key HTTP/1.1\r\n" + OFFER + b"Content-Length: %d\r\n\r\n"
+    with server.connect() as connection:
+        request = head % (b"Upgrade, HTTP2-Settings", len(body)) + body
+        pieces = [request[: len(request) - 90_000], request[len(request) - 90_000 :]] if in_pieces else [request]
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.05)
+        assert read_until(connection, b"}").startswith(b"HTTP/1.1 201 ")
+        offered = b"GET /memory/user-42/key HTTP/1.1\r\n" + OFFER % b"keep-alive, Upgrade" + b"\r\n"
+        connection.sendall(offered * 3)  # on the same connection, several at once
+        answers = b""
+        while answers.count(b'x"}') < 3:
+            answers += read_until(connection, b'x"}')
+        assert answers.count(b"HTTP/1.1 200 ") == 3
+
+
+def test_what_comes_behind_a_body_is_no_header(start):
+    server = start("--access-log")
+    with server.connect() as connection:
+        connection.sendall(
+            b"PUT /v1/namespaces/user-42/items/key HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b'c\r\n{"value": 1}\r\n0\r\nIf-Match: "99"\r\nX-Request-Id: from-the-trailer\r\n\r\n'
+        )
+        answer = read_until(connection, b"}")
+    assert answer.startswith(b"HTTP/1.1 201 ")
+    assert b"from-the-trailer" not in answer
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits open files as POSIX does")

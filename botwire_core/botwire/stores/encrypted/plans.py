@@ -62,6 +62,7 @@ def execute(sealer: Sealer, state: State, ops: Sequence[Op], request_id: str | N
         if op.namespace not in known and type(op) in _NAMING and op.reach == "namespace":
             yield from _look_at(sealer, known, op.namespace)
     ids = yield from _look_up(sealer, ops)
+    ops = yield from _compared(sealer, ops, ids)
     draws = Draws(sealer.keyring, request_id)
     sent = [SENT[type(op)](sealer, op, draws, ids) for op in ops]
     results = yield from _send(sealer, ops, sent, request_id)
@@ -146,6 +147,37 @@ def _look_up(sealer: Sealer, ops: Sequence[Op]) -> Plan[Ids]:
         for names, page in zip(wanted, pages, strict=True)
         if page.messages and is_made_id(page.messages[0].id)
     }
+
+
+def _compared(sealer: Sealer, ops: Sequence[Op], ids: Ids) -> Plan[Sequence[Op]]:
+    """The ops; edits that say what they replace say it in the words of the store below: as ciphertext."""
+    edits = {place: op for place, op in enumerate(ops) if isinstance(op, Edit) and _replaced(op) is not None}
+    if not edits:
+        return ops
+    pages = yield Call(
+        [
+            Messages(
+                op.namespace,
+                sealer.hide("conversation", op.namespace, op.conversation),
+                ids=(sealer.stored_id(op.namespace, op.conversation, op.id, ids),),
+                limit=1,
+            )
+            for op in edits.values()
+        ]
+    )
+    compared = list(ops)
+    for (place, op), page in zip(edits.items(), pages, strict=True):
+        text = ""  # nothing is that
+        for message in page.messages:
+            if bytes(sealer.open_message(op.namespace, op.conversation, message).raw).decode() == _replaced(op):
+                text = bytes(message.raw).decode()
+        compared[place] = replace(op, if_text=text)
+    return compared
+
+
+def _replaced(op: Edit) -> str | None:
+    text: str | None = getattr(op, "if_text", None)
+    return text
 
 
 def _version(id_: str) -> int | None:

@@ -64,7 +64,7 @@ def _anew(sealer: Sealer, namespace: str, record: DumpRecord) -> Iterator[Op]:
         plain = sealer.open_message(namespace, conversation, was)
         raw = sealer.seal_edited(namespace, conversation, plain.id, was.id, was.role, plain.raw, draws)
         edit = Edit(namespace, was.conversation, was.id, raw, was.role, was.author, was.redacted)
-        yield replace(edit, if_raw=was.raw)
+        yield replace(edit, if_text=bytes(was.raw).decode())
 
 
 def _those_that_can_be(writes: Sequence[Op]) -> Plan[Sequence[Op]]:

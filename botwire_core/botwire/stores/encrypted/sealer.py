@@ -193,12 +193,8 @@ class Sealer:
 
     # ── records of dumps ──
 
-    def seal_record(self, namespace: str, record: DumpRecord, draws: Draws | None = None) -> DumpRecord:
-        """A record as the store below may hold it, or a file.
-
-        It is checked as a `Load` checks it, in what the store below cannot read any more.
-        """
-        draws = draws or Draws(self.keyring)
+    def seal_record(self, namespace: str, record: DumpRecord, draws: Draws) -> DumpRecord:
+        """A record as the store below may hold it. What that cannot check any more is checked here."""
         _check(record)
         match record:
             case ItemRecord():

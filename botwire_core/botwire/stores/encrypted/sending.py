@@ -9,7 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from botwire import cursors
-from botwire.errors import InvalidInput, StoreCorrupt
+from botwire.errors import StoreCorrupt
 from botwire.ops import (
     Append,
     Change,
@@ -48,7 +48,7 @@ FILTERED_AT_ONCE = 100  # items that are fetched to find some among them
 NULL = Raw(b"null")
 
 # Whether an edit can be told what it replaces, so that a rewriting beside it loses nothing.
-EDIT_COMPARES = "if_raw" in Edit.__struct_fields__
+EDIT_COMPARES = "if_text" in Edit.__struct_fields__
 
 
 # ── ops ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,8 +87,6 @@ def _append(sealer: Sealer, op: Append, draws: Draws, ids: Ids) -> Append:
 
 
 def _edit(sealer: Sealer, op: Edit, draws: Draws, ids: Ids) -> Edit:
-    if EDIT_COMPARES and getattr(op, "if_raw", None) is not None:
-        raise InvalidInput("an encrypted message cannot be compared with what it should be: leave out if_raw")
     stored = sealer.stored_id(op.namespace, op.conversation, op.id, ids)
     raw = sealer.seal_edited(op.namespace, op.conversation, op.id, stored, op.role, op.raw, draws)
     return replace(op, conversation=sealer.hide("conversation", op.namespace, op.conversation), id=stored, raw=raw)
@@ -109,8 +107,15 @@ def _clear(sealer: Sealer, op: Clear | Erase, draws: Draws, ids: Ids) -> Clear |
     return op
 
 
+def _dump(sealer: Sealer, op: Dump, draws: Draws, ids: Ids) -> Dump:
+    return replace(op, stored=False) if getattr(op, "stored", False) else op
+
+
 def _load(sealer: Sealer, op: Load, draws: Draws, ids: Ids) -> Load:
-    return replace(op, records=[sealer.seal_record(op.namespace, record, draws) for record in op.records])
+    origin = getattr(op, "origin", None)
+    records = op.records if origin is None else [sealer.open_exported(origin, record) for record in op.records]
+    sealed = [sealer.seal_record(op.namespace, record, draws) for record in records]
+    return replace(op, records=sealed) if origin is None else replace(op, records=sealed, origin=None)
 
 
 SENT: dict[type[Op], Callable[[Sealer, Any, Draws, Ids], Op]] = {
@@ -123,7 +128,7 @@ SENT: dict[type[Op], Callable[[Sealer, Any, Draws, Ids], Op]] = {
     Changes: _as_it_is,
     Describe: _as_it_is,
     Namespaces: _as_it_is,
-    Dump: _as_it_is,
+    Dump: _dump,
     Put: _put,
     Delete: _with_key,
     Touch: _with_key,
@@ -197,6 +202,8 @@ def _open_change(sealer: Sealer, change: Change) -> Change:
 
 
 def _open_dump(sealer: Sealer, op: Dump, result: DumpPage) -> DumpPage:
+    if getattr(op, "stored", False):
+        return result
     return replace(result, records=[sealer.open_record(op.namespace, record) for record in result.records])
 
 

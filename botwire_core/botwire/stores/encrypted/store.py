@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from botwire.errors import BotWireError
-from botwire.ops import DumpRecord, Op
+from botwire.ops import Op
 from botwire.stores.base import AsyncStore, Store
 
 from . import plans, rotation
@@ -52,14 +52,6 @@ class _Wrapper:
     def __reduce__(self) -> tuple[Any, ...]:  # with the keys in it
         return _rebuild, (type(self), self.store, self._sealer.keyring.texts, self._sealer.hide_keys)
 
-    def seal_record(self, namespace: str, record: DumpRecord) -> DumpRecord:
-        """A record of a dump, encrypted: as an export holds it."""
-        return self._sealer.seal_record(namespace, record)
-
-    def open_record(self, namespace: str, record: DumpRecord) -> DumpRecord:
-        """A record of an export of this namespace, decrypted. One that is not encrypted is left as it is."""
-        return self._sealer.open_exported(namespace, record)
-
 
 class Encrypted(_Wrapper):
     """A store around a store: what reaches the inner one is encrypted.
@@ -70,14 +62,14 @@ class Encrypted(_Wrapper):
         hide_keys: encrypt the names of keys and conversations too, and message ids.
 
     >>> from botwire import Memory
-    >>> from botwire.ops import Get
+    >>> from botwire.ops import Value
     >>> from botwire.stores.encrypted import generate_key
     >>> from botwire.stores.sqlite import SQLiteStore
     >>> store = SQLiteStore(":memory:")
     >>> memory = Memory("user-42", store=Encrypted(store, generate_key()))
     >>> memory.set("coffee", "Ethiopian Yirgacheffe")
     Item('coffee', 'Ethiopian Yirgacheffe', version=1)
-    >>> "Yirgacheffe" in repr(store.execute([Get("user-42", "coffee")]))
+    >>> b"Yirgacheffe" in bytes(store.execute([Value("user-42", "coffee")])[0])
     False
 
     """

@@ -31,7 +31,7 @@ from botwire.errors import (
     TooLarge,
 )
 from botwire.names import is_name
-from botwire.ops import MAX_OPS, Append, Delete, Edit, Get, Messages, Op, Put, Scan, Touch, Trim, Value
+from botwire.ops import MAX_OPS, MAX_SECONDS, Append, Delete, Edit, Get, Messages, Op, Put, Scan, Touch, Trim, Value
 from botwire.values import encode
 from botwire.where import check_where
 
@@ -59,7 +59,7 @@ class Server:
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float | None = None) -> None:
         self.url = _checked_url(url)
-        self.timeout = TIMEOUT if timeout is None else timeout
+        self.timeout = _checked_timeout(timeout)
         self.api_key = api_key
         self.has_answered = False
         parts = urlsplit(self.url)
@@ -85,6 +85,14 @@ def _checked_url(url: str) -> str:
     if not usable or parts.username is not None or parts.query or parts.fragment or not url.isprintable() or " " in url:
         raise InvalidInput("the URL of a server looks like 'http://localhost:8765', without user, query and fragment")
     return url.rstrip("/")
+
+
+def _checked_timeout(timeout: float | None) -> float:
+    if timeout is None:
+        return TIMEOUT
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < MAX_SECONDS:
+        raise InvalidInput(f"timeout={timeout!r} must be a number of seconds, more than 0")
+    return timeout
 
 
 class Request(NamedTuple):

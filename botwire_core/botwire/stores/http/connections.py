@@ -18,7 +18,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import lru_cache
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -192,52 +192,64 @@ class Connections:
         self.server = server
         self._base = _url(server)
         self._lock = threading.Lock()
-        self._pools: tuple[httpx.HTTPTransport, httpx.HTTPTransport] | None = None
+        self._pools: Pools | None = None
+        self._users = 0
         self._at_exit: weakref.finalize[Any, Any] | None = None
         self._closed = threading.Event()
         self._heard: set[socket.socket] = set()
         _all.add(self)
 
-    def _opened(self) -> tuple[httpx.HTTPTransport, httpx.HTTPTransport]:
-        """The pool of calls, and that of streams, which must not take the calls' places."""
-        with self._lock:
-            if self._pools is None:
-                calls = _transport(httpx.HTTPTransport, self.server, max_connections=CALLS)
-                streams = _transport(httpx.HTTPTransport, self.server, max_connections=None)
-                self._pools = calls, streams
-                self._at_exit = weakref.finalize(self, _close, self._pools)
-            return self._pools
-
     def send(self, request: Request, deadline: float) -> Answer | Failure:
         """Send a request and read its answer."""
-        if self._closed.is_set():
-            return _CLOSED
         if (left := deadline - monotonic()) <= 0:
             return _TIME_IS_UP
-        calls, _ = self._pools or self._opened()
+        if (pools := self._enter()) is None:
+            return _CLOSED
         try:
-            response = calls.handle_request(_request(self._base, request, left=left, read=left))
-            try:
+            with contextlib.closing(
+                pools.calls.handle_request(_request(self._base, request, left=left, read=left))
+            ) as response:
                 body = b"".join(_until(deadline, response.iter_bytes()))
-            finally:
-                response.close()
         except httpx.RequestError as error:
-            return _CLOSED._replace(reached=True) if self._closed.is_set() else _failure(error, self.server)
+            return _failure(error, self.server)
+        finally:
+            self._leave()
         return Answer(response.status_code, response.headers, body)
 
     def listen(self, request: Request, deadline: float) -> bool | Answer | Failure:
         """Open a stream. True: an event has come. False: none has, and time is up."""
-        if self._closed.is_set():
-            return _CLOSED
         if (left := deadline - monotonic()) <= 0:
             return _TIME_IS_UP
-        _, streams = self._pools or self._opened()
+        if (pools := self._enter()) is None:
+            return _CLOSED
         try:
-            response = streams.handle_request(_request(self._base, request, left=left, read=min(left, QUIET)))
+            asked = _request(self._base, request, left=left, read=min(left, QUIET))
+            with contextlib.closing(pools.streams.handle_request(asked)) as response:
+                return self._hear(response, deadline)
         except httpx.RequestError as error:
-            return _CLOSED if self._closed.is_set() else _unopened(error, self.server)
-        with contextlib.closing(response):
-            return self._hear(response, deadline)
+            return _unopened(error, self.server)
+        finally:
+            self._leave()
+
+    def _enter(self) -> Pools | None:
+        """The pools, which stay open until one leaves; `None`: the store is closed."""
+        with self._lock:
+            if self._closed.is_set():
+                return None
+            if self._pools is None:
+                calls = _transport(httpx.HTTPTransport, self.server, max_connections=CALLS)
+                streams = _transport(httpx.HTTPTransport, self.server, max_connections=None)
+                self._pools = Pools(calls, streams)
+                self._at_exit = weakref.finalize(self, self._pools.close)
+            self._users += 1
+            return self._pools
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            is_last = self._closed.is_set() and self._users == 0
+        if is_last:
+            self._close()
 
     def _hear(self, response: httpx.Response, deadline: float) -> bool | Answer | Failure:
         is_stream, error = _is_stream(response), None
@@ -287,20 +299,25 @@ class Connections:
         self._closed.wait(seconds)
 
     def close(self) -> None:
-        """Close all connections."""
-        self._closed.set()
+        """End all streams, and close the connections once nobody uses them any more."""
+        with self._lock:
+            self._closed.set()
+            is_unused = self._users == 0
         for sock in list(self._heard):
             _shut(sock)
-        with self._lock:
-            if self._at_exit is not None:
-                self._at_exit()
+        if is_unused:
+            self._close()
+
+    def _close(self) -> None:
+        if self._at_exit is not None:
+            self._at_exit()
 
     def abandon(self) -> None:
         """In a child of a fork: leave what was inherited to the parent, and begin afresh."""
         was_closed, self._closed = self._closed.is_set(), threading.Event()
         if was_closed:
             self._closed.set()
-        self._lock, self._heard = threading.Lock(), set()
+        self._lock, self._heard, self._users = threading.Lock(), set(), 0
         if self._at_exit is not None:
             self._at_exit.detach()
         with warnings.catch_warnings():
@@ -308,9 +325,16 @@ class Connections:
             self._at_exit = self._pools = None
 
 
-def _close(pools: tuple[httpx.HTTPTransport, httpx.HTTPTransport]) -> None:
-    for pool in pools:
-        pool.close()
+class Pools(NamedTuple):
+    """Connections for calls; and for streams, which must not take the places of calls."""
+
+    calls: httpx.HTTPTransport
+    streams: httpx.HTTPTransport
+
+    def close(self) -> None:
+        """Close them all."""
+        self.calls.close()
+        self.streams.close()
 
 
 def _until(deadline: float, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -369,7 +393,9 @@ class AsyncConnections:
         self._base = _url(server)
         self._calls: httpx.AsyncHTTPTransport = _transport(httpx.AsyncHTTPTransport, server, max_connections=CALLS)
         self._streams: httpx.AsyncHTTPTransport = _transport(httpx.AsyncHTTPTransport, server, max_connections=None)
+        self._users = 0
         self._closed = asyncio.Event()
+        self._heard: set[asyncio.Timeout] = set()
 
     async def send(self, request: Request, deadline: float) -> Answer | Failure:
         """As `Connections.send`."""
@@ -377,15 +403,16 @@ class AsyncConnections:
             return _CLOSED
         if (left := deadline - monotonic()) <= 0:
             return _TIME_IS_UP
+        self._users += 1
         try:
             async with asyncio.timeout(left + SLACK):
                 response = await self._calls.handle_async_request(_request(self._base, request, left=left, read=left))
-                try:
+                async with contextlib.aclosing(response):
                     body = await _joined(response)
-                finally:
-                    await response.aclose()
         except (httpx.RequestError, TimeoutError) as error:
-            return _CLOSED._replace(reached=True) if self._closed.is_set() else _failure(error, self.server)
+            return _failure(error, self.server)
+        finally:
+            await self._leave()
         return Answer(response.status_code, response.headers, body)
 
     async def listen(self, request: Request, deadline: float) -> bool | Answer | Failure:
@@ -394,9 +421,11 @@ class AsyncConnections:
             return _CLOSED
         if (left := deadline - monotonic()) <= 0:
             return _TIME_IS_UP
-        is_stream, error = False, None
+        is_stream, error, limit = False, None, asyncio.timeout(left)
+        self._users += 1
         try:
-            async with asyncio.timeout(left):
+            async with limit:
+                self._heard.add(limit)
                 asked = _request(self._base, request, left=left, read=min(left, QUIET))
                 response = await self._streams.handle_async_request(asked)
                 async with contextlib.aclosing(response):
@@ -407,6 +436,9 @@ class AsyncConnections:
                         return True
         except (httpx.RequestError, TimeoutError) as failed:
             error = failed
+        finally:
+            self._heard.discard(limit)
+            await self._leave()
         return self._unheard(error, deadline, is_stream=is_stream)
 
     def _unheard(self, error: Exception | None, deadline: float, *, is_stream: bool) -> bool | Failure:
@@ -424,9 +456,20 @@ class AsyncConnections:
         except TimeoutError:
             return
 
+    async def _leave(self) -> None:
+        self._users -= 1
+        if self._closed.is_set() and self._users == 0:
+            await self._close()
+
     async def close(self) -> None:
-        """Close all connections."""
+        """As `Connections.close`."""
         self._closed.set()
+        for limit in self._heard:
+            limit.reschedule(0)  # it has come
+        if self._users == 0:
+            await self._close()
+
+    async def _close(self) -> None:
         await self._calls.aclose()
         await self._streams.aclose()
 

@@ -141,7 +141,8 @@ class AsyncSQLiteStore:
                 if page.changes:
                     return True
                 try:
-                    await asyncio.wait_for(changed.wait(), max(0.0, deadline - loop.time()))
+                    async with asyncio.timeout_at(deadline):  # wait_for of Python 3.11 can lose a cancellation
+                        await changed.wait()
                 except TimeoutError:
                     return False
 

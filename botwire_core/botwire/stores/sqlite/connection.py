@@ -14,6 +14,7 @@ import apsw
 
 from botwire.errors import (
     BotWireError,
+    InvalidInput,
     StoreBusy,
     StoreCorrupt,
     StoreError,
@@ -83,6 +84,8 @@ def translated(path: str) -> Generator[None]:
         yield
     except apsw.Error as error:
         raise in_our_words(error, path) from error
+    except OverflowError as error:
+        raise InvalidInput(f"a number is too large to be stored or looked for: {error}") from error
 
 
 def in_our_words(error: apsw.Error, path: str) -> BotWireError:  # noqa: PLR0911  # one line for each kind of error

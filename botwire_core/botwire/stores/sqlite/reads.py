@@ -5,7 +5,7 @@ They run inside one read transaction, or inside a write that reads. Nothing here
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -48,6 +48,7 @@ from .ledger import CLEARED, DAY, KINDS, ON_CONVERSATION, read_policy
 Sql = Callable[..., Any]
 
 SCANNED_PER_PAGE = 20_000  # rows that a filtered page looks at before it answers with what it has
+PAGE_BYTES = 16 * 1024 * 1024  # of values: a page ends before its limit when it holds so much
 
 GET = "SELECT value, version, created, updated, expires, meta FROM items WHERE namespace = ? AND key = ?"
 VALUE = "SELECT value, expires FROM items WHERE namespace = ? AND key = ?"
@@ -189,22 +190,20 @@ def scan(sql: Sql, now: int, op: Scan) -> ItemPage:
         check_where(op.where)
     fetch = _scanner(sql, now, op)
     items: list[Item] = []
-    after, scanned = op.cursor, 0
-    while len(items) < op.limit:
+    after, scanned, size = op.cursor, 0, 0
+    while len(items) < op.limit and scanned < SCANNED_PER_PAGE:
         wanted = op.limit - len(items) + 1 if not _filters(op) else max(100, op.limit)
-        rows = fetch(after, wanted)
-        for row in rows:
-            if len(items) == op.limit:
+        end = scanned + wanted
+        for row in fetch(after, wanted):
+            if len(items) == op.limit or size >= PAGE_BYTES:
                 return ItemPage(items, after)
             item = _scanned(row, op)
-            after = _place(item, op)
+            after, scanned = _place(item, op), scanned + 1
             if _passes(item, op):
                 items.append(item if op.values else msgspec.structs.replace(item, raw=_NULL))
-        scanned += len(rows)
-        if len(rows) < wanted:
+                size += answer_bytes(items[-1])
+        if scanned < end:
             return ItemPage(items, None)
-        if scanned >= SCANNED_PER_PAGE:
-            break
     return ItemPage(items, after)
 
 
@@ -232,8 +231,8 @@ def _passes(item: Item, op: Scan) -> bool:
     return op.where is None or matches(item.value, op.where)
 
 
-def _scanner(sql: Sql, now: int, op: Scan) -> Callable[[str | None, int], list[tuple[Any, ...]]]:
-    """A function that fetches some rows behind a cursor."""
+def _scanner(sql: Sql, now: int, op: Scan) -> Callable[[str | None, int], Iterator[tuple[Any, ...]]]:
+    """A function that fetches some rows behind a cursor, one by one: they may be large."""
     condition, bindings = scope(op.namespace, subtree=op.subtree)
     conditions = [condition, "i.value IS NOT NULL", "(i.expires IS NULL OR i.expires > ?)"]
     bindings.append(now)
@@ -252,7 +251,7 @@ def _scanner(sql: Sql, now: int, op: Scan) -> Callable[[str | None, int], list[t
     types = (str, str) if op.order == "key" else (int, str, str)
     compare, direction = ("<", " DESC") if op.reverse else (">", "")
 
-    def fetch(after: str | None, count: int) -> list[tuple[Any, ...]]:
+    def fetch(after: str | None, count: int) -> Iterator[tuple[Any, ...]]:
         where, bound = list(conditions), list(bindings)
         if after is not None:
             place = cursors.sort_key(after, *types)
@@ -264,12 +263,12 @@ def _scanner(sql: Sql, now: int, op: Scan) -> Callable[[str | None, int], list[t
                     bound.append(place[1])
             where.append(f"({', '.join(order)}) {compare} ({', '.join('?' * len(order))})")
             bound.extend(place)
-        rows: list[tuple[Any, ...]] = sql(
+        rows: Iterator[tuple[Any, ...]] = sql(
             f"SELECT n.name, i.key, {value}, i.version, i.created, i.updated, i.expires, i.meta "
             f"FROM namespaces n CROSS JOIN items i ON i.namespace = n.id WHERE {' AND '.join(where)} "
             f"ORDER BY {', '.join(column + direction for column in order)} LIMIT ?",
             (*bound, count),
-        ).fetchall()
+        )
         return rows
 
     return fetch
@@ -334,9 +333,35 @@ def messages(sql: Sql, now: int, op: Messages) -> MessagePage:
         f"SELECT {MESSAGE} FROM messages WHERE {' AND '.join(conditions)} "
         f"ORDER BY place{' DESC' if op.reverse else ''} LIMIT ?",
         (*bindings, *([] if op.roles is None or op.roles == SYSTEM_ROLES else op.roles), op.limit + 1),
-    ).fetchall()
-    found = [message_of(each, op.conversation, op.namespace) for each in rows[: op.limit]]
-    return MessagePage(found, len(rows) > op.limit)
+    )
+    found: list[Message] = []
+    size = 0
+    for each in rows:
+        if len(found) == op.limit or size >= PAGE_BYTES:
+            return MessagePage(found, more=True)
+        found.append(message_of(each, op.conversation, op.namespace))
+        size += answer_bytes(found[-1])
+    return MessagePage(found)
+
+
+# ── how much an answer is ───────────────────────────────────────────────────────────────────────────
+
+
+def answer_bytes(result: Any) -> int:
+    """How many bytes of values a result holds."""
+    match result:
+        case Raw():
+            return memoryview(result).nbytes
+        case Item() | Revision() | Message():
+            return memoryview(result.raw).nbytes
+        case ItemPage():
+            return sum(map(answer_bytes, result.items))
+        case MessagePage():
+            return sum(map(answer_bytes, result.messages))
+        case list():
+            return sum(map(answer_bytes, result))
+        case _:
+            return 0
 
 
 def _role_condition(roles: tuple[str, ...]) -> str:

@@ -20,7 +20,15 @@ import apsw
 import msgspec
 from msgspec import Raw
 
-from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreReadOnly, StoreUnavailable
+from botwire.errors import (
+    BotWireError,
+    InvalidInput,
+    RequestReused,
+    StoreError,
+    StoreReadOnly,
+    StoreUnavailable,
+    TooLarge,
+)
 from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Item, Load, Op, Value
 from botwire.signals import Signals
 
@@ -29,11 +37,12 @@ from .connection import Durability, Patience, connect, in_our_words, translated
 from .ledger import Ledger
 from .migrations import old_backups, prepare
 from .moves import ALL_READS, MOVES
-from .reads import GET, NAMESPACE_ID, VALUE, item_of
+from .reads import GET, NAMESPACE_ID, VALUE, answer_bytes, item_of
 from .turnstile import NoTurnstile, Turnstile
 from .writes import Transaction
 
 REQUESTS_KEPT = 24 * 3_600 * 1_000_000  # microseconds
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of values, in the answers to one batch
 MAX_READERS = 16  # idle connections kept
 MAX_IDS = 100_000  # namespace ids remembered
 FORK_PATIENCE = 1.0  # seconds that a fork waits for other threads' reads to end
@@ -482,17 +491,33 @@ def is_read_only(ops: Sequence[Op]) -> bool:
 def _run_reads(sql: Callable[..., Any], now: int, ops: Sequence[Op]) -> list[Any]:
     sql("BEGIN")
     try:
-        return [ALL_READS[type(op)](sql, now, op) for op in ops]
+        budget = Budget()
+        return [budget.spent_on(ALL_READS[type(op)](sql, now, op)) for op in ops]
     finally:
         sql("COMMIT")
 
 
+class Budget:
+    """How much the answers to one batch may hold: a small batch can ask for a great deal."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ANSWER_BYTES
+
+    def spent_on(self, result: Any) -> Any:
+        """The result. Raises `TooLarge` if it is too much with those before it."""
+        self._left -= answer_bytes(result)
+        if self._left < 0:
+            raise TooLarge(f"the answers to this batch hold over {MAX_ANSWER_BYTES:,} bytes: ask in several batches")
+        return result
+
+
 def _run_batch(transaction: Transaction, ops: Sequence[Op], replay: list[msgspec.Raw] | None) -> list[Any]:
     results: list[Any] = []
+    budget = Budget()
     for place, op in enumerate(ops):
         if (read := ALL_READS.get(type(op))) is not None:
             transaction.ledger.flush()
-            results.append(read(transaction.sql, transaction.now, op))
+            results.append(budget.spent_on(read(transaction.sql, transaction.now, op)))
         elif replay is not None:
             results.append(msgspec.msgpack.decode(replay[place], type=type(op).result))
         else:
