@@ -272,6 +272,7 @@ class HotProtocol(Connection):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         HttpToolsProtocol.on_headers_complete(self)
+        self.headers = []  # the app has its own: what comes behind the body is no header of this request
         if self.body:
             HttpToolsProtocol.on_body(self, self.body)
 
