@@ -1,0 +1,7 @@
+"""Search: what any store's index needs to find and rank. Pure functions; an engine brings its `Index`."""
+
+from .finding import find
+from .index import Index, Nearest, Postings, Row, Scope
+from .ranking import Hit
+
+__all__ = ["Hit", "Index", "Nearest", "Postings", "Row", "Scope", "find"]
