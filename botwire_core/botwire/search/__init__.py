@@ -3,5 +3,6 @@
 from .finding import find
 from .index import Index, Nearest, Postings, Row, Scope
 from .ranking import Hit
+from .snippets import snippet
 
-__all__ = ["Hit", "Index", "Nearest", "Postings", "Row", "Scope", "find"]
+__all__ = ["Hit", "Index", "Nearest", "Postings", "Row", "Scope", "find", "snippet"]

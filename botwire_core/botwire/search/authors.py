@@ -23,7 +23,7 @@ def name_parts(authors: tuple[str, ...]) -> dict[str, str]:
     for author in authors:
         if author.lower() not in ROLES:
             for token in words.tokens(author):
-                for part in words.parts(token[0]):
+                for part in words.parts(token):
                     parts.setdefault(part, author)
     return parts
 

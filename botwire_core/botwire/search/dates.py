@@ -40,20 +40,20 @@ class Period(NamedTuple):
     end: int
 
 
-def cut(text: str, years: Sequence[int]) -> tuple[str, tuple[Period, ...]]:
-    """The text less its dates, and the periods they mean. A date without a year is meant in each of `years`."""
+def named(text: str, years: Sequence[int]) -> tuple[Period, ...]:
+    """The days, months and years that a text names. One without a year is meant in each of `years`."""
     if not _MAYBE.search(text):
-        return text, ()
-    found: list[Period] = []
+        return ()
+    found: dict[Period, None] = {}
 
     def take(match: re.Match[str]) -> str:
         periods = list(_periods(match.groupdict(), years))
-        found.extend(periods)
+        found.update(dict.fromkeys(periods))
         return " " if periods else match[0]
 
-    for pattern in _DATES:
+    for pattern in _DATES:  # the longest first: what one has read, the next one does not see
         text = pattern.sub(take, text)
-    return text, tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def _periods(parts: Mapping[str, str | None], years: Sequence[int]) -> Iterator[Period]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from . import words
@@ -10,23 +12,27 @@ from . import words
 ASKS = 1  # it ends with a question
 FIRST_PERSON = 2  # the author speaks of themselves
 TELLS_TIME = 4  # it says when
+_GREETS = 8  # somebody may be addressed by name; not kept
 
-CALLED = "^"  # before the term of a name by which somebody is addressed
-NEW_SESSION = 3_600 * 1_000_000  # microseconds without a message, after which a new session begins
+CALLED = "^"  # before a name by which somebody is addressed
+NEW_SESSION = 4 * 3_600 * 1_000_000  # microseconds without a message, after which a new session begins
 MAX_EMBEDDED = 8_000  # characters; embedding models read no more of a text than a part of that
 
-_FIRST_PERSON = re.compile(r"\b(?:i|i'm|i've|i'd|i'll|im|my|me|mine|myself|we|we're|we've|our|us)\b", re.IGNORECASE)
-_TIME = re.compile(
-    r"\b(?:yesterday|today|tonight|tomorrow|ago|last|next|week(?:end)?s?|months?|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
-    r"(?:19|20)\d\d)\b",
-    re.IGNORECASE,
+_SELF = "i i'm i've i'd i'll im my me mine myself we we're we've our us"
+_TIMES = (
+    "yesterday today tonight tomorrow ago last next week weeks weekend weekends month months "
+    "monday tuesday wednesday thursday friday saturday sunday"
 )
-_ATTACHMENT = re.compile(r"\s*\[[^\]]*\]\s*$")  # such as "[shares a photo]", after what is said
 _GREETINGS = (
-    r"hi+|hey+|hello|hiya|thanks|thank you|thx|bye|goodbye|dear|congrats|congratulations|sorry|"
-    r"(?:good )?(?:morning|evening|afternoon|night)"
+    "hi hii hey heyy hello hiya thanks thank thx bye goodbye dear congrats sorry morning evening afternoon night"
 )
-_CALLS = re.compile(rf"\b(?:{_GREETINGS}),?\s+([^\W\d_]+)\b|[,.!?]\s+([^\W\d_]+)\s*[,!?.]", re.IGNORECASE)
+_TRAITS = (
+    dict.fromkeys(_SELF.split(), FIRST_PERSON)
+    | dict.fromkeys(_TIMES.split(), TELLS_TIME)
+    | dict.fromkeys(_GREETINGS.split(), _GREETS)
+)
+_YEAR = re.compile(r"(?:19|20)\d\d").fullmatch
+_ATTACHMENT = re.compile(r"\s*\[[^\]]*\]\s*$")  # such as "[shares a photo]", after what is said
 
 
 class Document(NamedTuple):
@@ -39,28 +45,44 @@ class Document(NamedTuple):
 
 def item(key: str, text: str) -> Document:
     """An item: its key in words, and what its value says."""
-    whole = f"{key}\n{text}"
-    return Document(words.terms(whole), length(whole))
+    return _described(words.tokens(f"{key}\n{text}"))._replace(flags=0)
 
 
 def message(text: str) -> Document:
     """A message. Beside its terms stand those it calls somebody by, marked."""
-    plain = text.replace("’", "'")
-    flags = 0
-    if _ATTACHMENT.sub("", plain[-500:]).rstrip().endswith("?"):
+    tokens = words.tokens(text)
+    found, length, flags = _described(tokens)
+    if flags & _GREETS:
+        flags ^= _GREETS
+        found += _called(tokens)
+    if "?" in text and _ATTACHMENT.sub("", text[-500:]).rstrip().endswith("?"):
         flags |= ASKS
-    if _FIRST_PERSON.search(plain):
-        flags |= FIRST_PERSON
-    if _TIME.search(plain):
-        flags |= TELLS_TIME
-    called = {words.fold(first or second) for first, second in _CALLS.findall(plain[:1000])}
-    marks = [CALLED + name for name in sorted(called)]
-    return Document(words.terms(text) + marks, length(text), flags)
+    return Document(found, length, flags)
 
 
-def length(text: str) -> int:
-    """How many words a text has."""
-    return sum(words.count(token[0]) for token in words.tokens(text))
+def _described(tokens: list[str]) -> Document:
+    found: list[str] = []
+    length = flags = 0
+    for terms, count, traits in map(_token, tokens):
+        found += terms
+        length += count
+        flags |= traits
+    return Document(found, length, flags)
+
+
+def _called(tokens: list[str]) -> list[str]:
+    """The words after a greeting, marked: "Thanks, Kim" calls somebody Kim."""
+    others = [word for word in tokens if word != "you"]
+    after = [called for greeting, called in pairwise(others) if _token(greeting)[2] & _GREETS]
+    return [CALLED + word for called in after for word in words.parts(called)[:1]]
+
+
+@lru_cache(maxsize=65_536)
+def _token(token: str) -> tuple[tuple[str, ...], int, int]:
+    """The terms of a token, its length in words, and its traits."""
+    plain = token.lower().replace("’", "'")
+    flags = _TRAITS.get(plain, TELLS_TIME if _YEAR(plain) else 0)
+    return words.terms_of(token), words.count(token), flags
 
 
 def session_after(session: int, before: int, at: int) -> int:

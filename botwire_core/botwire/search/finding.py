@@ -17,7 +17,7 @@ from .ranking import DEFAULT, Hit, Term, Weights, best, bm25, idf, rank, rough
 from .words import stem
 
 SMALL = 5_000  # documents: up to here every posting is read
-BUDGET = 20_000  # postings, read to find candidates
+BUDGET = 20_000  # postings, read to find candidates; or a tenth of the documents
 ROUGH = 1_000  # documents that are scored exactly
 LATE = 400  # documents that common terms score
 CANDIDATES = 200  # documents that are ranked
@@ -74,7 +74,7 @@ def _terms(question: Question, index: Index, scope: Scope) -> list[Term]:
         frequencies = {term: len(found) for term, found in postings.items()}
     else:
         frequencies = dict(index.frequencies(wanted)) if wanted else {}
-        postings = index.postings(_rare(wanted, frequencies)) if wanted else {}
+        postings = index.postings(_rare(wanted, frequencies, scope.documents)) if wanted else {}
     terms = [Term(term, idf(scope.documents, frequencies.get(term, 0)), postings.get(term, {})) for term in wanted]
     if scope.items and question.also_in_items:
         named = index.postings(question.also_in_items, items_only=True)
@@ -82,10 +82,10 @@ def _terms(question: Question, index: Index, scope: Scope) -> list[Term]:
     return terms
 
 
-def _rare(terms: Iterable[str], frequencies: dict[str, int]) -> list[str]:
+def _rare(terms: Iterable[str], frequencies: dict[str, int], documents: int) -> list[str]:
     """The rarest terms, as many as may be read; always one."""
     rare: list[str] = []
-    left = BUDGET
+    left = max(BUDGET, documents // 10)
     for term in sorted(terms, key=lambda term: frequencies.get(term, 0)):
         left -= frequencies.get(term, 0)
         if rare and left < 0:

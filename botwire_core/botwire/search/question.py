@@ -23,7 +23,7 @@ class Question:
     terms: tuple[str, ...]
     """What is looked for in every document."""
     also_in_items: tuple[str, ...] = ()
-    """Names of authors and dates: of a message they are known beside its text, in an item they are text."""
+    """The names of authors: who wrote a message stands beside its text; in an item a name is text."""
     authors: frozenset[str] = frozenset()
     periods: tuple[Period, ...] = ()
     on_time: bool = False
@@ -41,8 +41,8 @@ def analyse(
     """Take a question apart. `in_use` says whether a word is in the documents, and `nicknames` whom the authors call
     by some names.
     """
-    plain, periods = dates.cut(text, tuple(years))
-    tokens = [match[0] for match in words.tokens(plain)]
+    periods = dates.named(text, tuple(years))
+    tokens = words.tokens(text)
     found = {token: words.parts(token) for token in tokens}
     spoken = list(dict.fromkeys(word for parts in found.values() for word in parts))
     capitals = {word for token, parts in found.items() if token[0].isupper() for word in parts}
@@ -50,18 +50,16 @@ def analyse(
     if unknown := [word for word in capitals if word not in names and word not in STOP] if len(authors) == 2 else []:
         names |= nicknames(unknown)
     named = frozenset(names.values())
-    if not named and (speaker := people.speaker(plain, authors)):
+    if not named and (speaker := people.speaker(text, authors)):
         named = frozenset((speaker,))
     kept = [word for word in spoken if word not in STOP and word not in names]
-    kept = kept or ([] if periods else [word for word in spoken if word not in STOP] or spoken)
+    kept = kept or [word for word in spoken if word not in STOP] or spoken
     terms = dict.fromkeys(term for word in kept for term in words.asked(word))
     terms |= dict.fromkeys(whole for token in tokens if (whole := words.whole_of(token)))
-    every = dict.fromkeys(term for word in spoken if word in names for term in words.asked(word))
-    if periods:
-        every |= dict.fromkeys(term for term in words.terms(text))
+    said = dict.fromkeys(term for word in spoken if word in names for term in words.asked(word))
     return Question(
         terms=tuple(terms)[:MAX_TERMS],
-        also_in_items=tuple(term for term in every if term not in terms)[:MAX_TERMS],
+        also_in_items=tuple(term for term in said if term not in terms)[:MAX_TERMS],
         authors=named,
         periods=periods,
         on_time=bool(_ON_TIME.search(text)),

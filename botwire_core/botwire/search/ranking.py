@@ -39,8 +39,8 @@ class Weights:
     """A message of so many words takes half from those around it."""
     coverage: float = 0.5
     """Power of the share of the question's weight that is found in and around a message."""
-    date: float = 2.0
-    """A day that the question names counts like so many average words."""
+    date: float = 1.0
+    """A day that the question names counts like so many average words, beside those it is written in."""
     session: float = 0.3
     """Of the mean of a session's three best scores."""
     author: float = 3.0

@@ -19,7 +19,7 @@ from functools import lru_cache
 VERSION = 1
 """Changes when a text's terms change. An index that holds another version is made anew."""
 
-MAX_WHOLE = 120  # characters; a longer identifier is found by its parts alone
+MAX_TERM = 64  # characters; of a longer one its beginning
 
 # Vowel signs and accents that stand alone belong to the word before them; `\w` leaves them out.
 _MARKS = (
@@ -44,7 +44,7 @@ _IDEOGRAPHS = (  # and what is written among them: kana, bopomofo, Hangul
 _SPACELESS = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
 _RUNS = re.compile(rf"[{_IDEOGRAPHS}]+|[{_SPACELESS}]+|[^{_IDEOGRAPHS}{_SPACELESS}]+")
 _IDEOGRAPH = re.compile(rf"[{_IDEOGRAPHS}]")
-_SPACELESS_START = re.compile(rf"[{_SPACELESS}]")
+_SPACELESS_LETTER = re.compile(rf"[{_SPACELESS}]")
 
 _IRREGULAR = """go goes went gone; child children; man men; woman women; foot feet; tooth teeth;
 mouse mice; person people; life lives; wife wives; knife knives; leaf leaves; shelf shelves;
@@ -64,15 +64,19 @@ dig dug; feed fed; light lit; stick stuck; strike struck; tear tore torn"""
 _BASE = {form: forms[0] for forms in map(str.split, _IRREGULAR.split(";")) for form in forms}
 
 
-def tokens(text: str) -> Iterator[re.Match[str]]:
+def tokens(text: str) -> list[str]:
     """The words of a text as they stand there; an identifier or a path is one."""
+    return (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
+
+
+def places(text: str) -> Iterator[re.Match[str]]:
+    """The same, each with its place."""
     return (_ASCII_TOKEN if text.isascii() else _TOKEN).finditer(text)
 
 
 def terms(text: str) -> list[str]:
     """The terms of a text, in its order, each as often as it is there."""
-    pattern = _ASCII_TOKEN if text.isascii() else _TOKEN
-    return [term for token in pattern.findall(text) for term in terms_of(token)]
+    return [term for token in tokens(text) for term in terms_of(token)]
 
 
 @lru_cache(maxsize=65_536)
@@ -81,16 +85,15 @@ def terms_of(token: str) -> tuple[str, ...]:
     found = [term for word in parts(token) for term in _cut(word, every=True)]
     if whole := whole_of(token):
         found.append(whole)
-    return tuple(found)
+    return tuple(term[:MAX_TERM] for term in found)
 
 
 @lru_cache(maxsize=4_096)
 def asked(word: str) -> tuple[str, ...]:
     """The terms that a folded word of a question asks for: the longest pieces alone."""
-    return tuple(_cut(word, every=False))
+    return tuple(term[:MAX_TERM] for term in _cut(word, every=False))
 
 
-@lru_cache(maxsize=65_536)
 def count(token: str) -> int:
     """How many words a token counts for in the length of a text."""
     return sum(len(_cut(word, every=False)) for word in parts(token))
@@ -108,12 +111,17 @@ def parts(token: str) -> tuple[str, ...]:
 
 def whole_of(token: str) -> str | None:
     """An identifier, path, address or number with its parts together; `None` for a plain word."""
-    inner = [fold(part) for part in _JOINER.split(token)] if len(token) <= MAX_WHOLE else []
+    inner = [fold(part) for part in _JOINER.split(token)]
     if len(inner) > 1 and any(sign in token for sign in "_./\\:@#0123456789") and not ("'" in token or "’" in token):
-        return "_".join(part for part in inner if part)
+        return "_".join(part for part in inner if part)[:MAX_TERM]
     if len(inner) == 1 and _HUMP.search(token):
-        return inner[0]
+        return inner[0][:MAX_TERM]
     return None
+
+
+def is_run(token: str) -> bool:
+    """Whether a token has in it a script that puts no spaces between words."""
+    return not token.isascii() and bool(_IDEOGRAPH.search(token) or _SPACELESS_LETTER.search(token))
 
 
 def fold(word: str) -> str:
@@ -158,7 +166,7 @@ def _cut(word: str, *, every: bool) -> list[str]:
             found += _pieces(run, 2)
             if every and len(run) > 1:
                 found += run
-        elif _SPACELESS_START.match(run):
+        elif _SPACELESS_LETTER.match(run):
             found += _pieces(run, 3)
             if every and len(run) > 2:
                 found += _pieces(run, 2)
