@@ -12,6 +12,7 @@
     ├── QuotaExceeded                  the namespace is full: items or bytes
     ├── AccessDenied                   the key does not allow this
     ├── OutcomeUnknown                 the connection broke: the write may or may not have happened
+    ├── EmbedderFailed                 the embedder answered nothing usable: text search works without it
     ├── HostedOnly                     a name of the hosted 0.2 platform that is not part of this library
     └── StoreError                     the engine below: the file, the disk, the server
         ├── StoreUnavailable           cannot be opened or reached
@@ -30,6 +31,7 @@ __all__ = [
     "BotWireError",
     "Conflict",
     "CursorExpired",
+    "EmbedderFailed",
     "HistoryExpired",
     "HostedOnly",
     "InvalidInput",
@@ -111,6 +113,10 @@ class AccessDenied(BotWireError):
 
 class OutcomeUnknown(BotWireError):
     """The write was sent, and no answer came: it may or may not have happened."""
+
+
+class EmbedderFailed(BotWireError):
+    """The embedder could not be reached, failed, or answered something else than vectors."""
 
 
 class HostedOnly(BotWireError):

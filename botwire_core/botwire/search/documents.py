@@ -26,11 +26,11 @@ _TIMES = (
 _GREETINGS = (
     "hi hii hey heyy hello hiya thanks thank thx bye goodbye dear congrats sorry morning evening afternoon night"
 )
-_TRAITS = (
-    dict.fromkeys(_SELF.split(), FIRST_PERSON)
-    | dict.fromkeys(_TIMES.split(), TELLS_TIME)
-    | dict.fromkeys(_GREETINGS.split(), _GREETS)
-)
+_TRAITS = {
+    word: trait
+    for listed, trait in ((_SELF, FIRST_PERSON), (_TIMES, TELLS_TIME), (_GREETINGS, _GREETS))
+    for word in str.split(listed)
+}
 _YEAR = re.compile(r"(?:19|20)\d\d").fullmatch
 _ATTACHMENT = re.compile(r"\s*\[[^\]]*\]\s*$")  # such as "[shares a photo]", after what is said
 

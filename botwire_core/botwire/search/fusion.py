@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .index import Nearest
+from .documents import ASKS
+from .index import Nearest, Row
 
 if TYPE_CHECKING:
-    from .ranking import Hit
+    from .ranking import Hit, Weights
 
 
 def scaled(nearest: Nearest) -> dict[int, float]:
@@ -23,9 +24,14 @@ def scaled(nearest: Nearest) -> dict[int, float]:
     return {document: max(0.0, (cosine - nearest.mean) / span) for document, cosine in nearest.cosines.items()}
 
 
-def fuse(hits: Sequence[Hit], similarity: Mapping[int, float], share: float, power: float) -> None:
+def fuse(hits: Sequence[Hit], similarity: Mapping[int, float], rows: Mapping[int, Row], weights: Weights) -> None:
     """Of each score its part of the best one, and to it the embedder's."""
     top = max((hit.score for hit in hits), default=0.0) or 1.0
+    near = {document: similar**weights.vector_power for document, similar in similarity.items()}
     for hit in hits:
-        hit.vector = share * similarity.get(hit.id, 0.0) ** power
-        hit.score = (1 - share) * hit.score / top + hit.vector
+        own = near.get(hit.id, 0.0)
+        row, before = rows[hit.id], rows.get(hit.id - 1)
+        if before and before.flags & ASKS and before.session == row.session is not None:
+            own += weights.vector_answer * near.get(hit.id - 1, 0.0) * weights.less_if_long(row.words)
+        hit.vector = weights.vector * own
+        hit.score = (1 - weights.vector) * hit.score / top + hit.vector

@@ -52,6 +52,12 @@ class Weights:
     vector: float = 0.5
     """The embedder's share, where there is one."""
     vector_power: float = 1.5
+    vector_answer: float = 0.3
+    """Of the embedder's score of the message before, where that one asks."""
+
+    def less_if_long(self, words: int) -> float:
+        """How much of what its neighbours give a message of this length takes."""
+        return self.self_contained / (self.self_contained + words)
 
 
 DEFAULT = Weights()
@@ -162,7 +168,7 @@ def rank(
             covered = share(mask)
             hits.append(Hit(document, (own + around + dated) * covered, own, around, dated, covered))
     if similarity:
-        fuse(hits, similarity, weights.vector, weights.vector_power)
+        fuse(hits, similarity, rows, weights)
     add_sessions(hits, rows, weights)
     for hit in hits:
         hit.prior = prior(rows[hit.id], question, weights)

@@ -21,7 +21,7 @@ def snippet(text: str, terms: Collection[str], width: int = 160, marks: tuple[st
     """About `width` characters of a text around the most of the terms, those marked; its beginning if there are none.
 
     >>> snippet("She went to the park with her dogs.", {"dog", "park"}, width=20)
-    '…to the «park» with her «dogs».'
+    '…«park» with her «dogs».'
     """
     matches = list(_matches(text[:LOOK_THROUGH], frozenset(terms)))
     spans = [span for span, _ in matches]
