@@ -17,7 +17,7 @@ _MONTH = (
 _DAY, _YEAR = r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)?", r"(?P<year>(?:19|20)\d\d)"
 _IN = r"(?:in|of|since|until|by|during|early|late|mid|last|this|for)[\s-]+"  # "may" alone is mostly a verb
 _DATES = [
-    re.compile(rf"\b{pattern}\b", re.IGNORECASE)
+    re.compile(rf"\b{pattern}\b", re.IGNORECASE | re.ASCII)
     for pattern in (
         r"(?P<year>(?:19|20)\d\d)-(?P<number>[01]?\d)-(?P<day>[0-3]?\d)",
         rf"(?P<day>[0-3]?\d)[./](?P<number>[0-3]?\d)[./]{_YEAR}",
@@ -30,7 +30,7 @@ _DATES = [
         _YEAR,
     )
 ]
-_MAYBE = re.compile(rf"\d|{_MONTH}", re.IGNORECASE)
+_MAYBE = re.compile(rf"\d|{_MONTH}", re.IGNORECASE | re.ASCII)
 
 
 class Period(NamedTuple):
@@ -64,6 +64,8 @@ def _periods(parts: Mapping[str, str | None], years: Sequence[int]) -> Iterator[
         month = int(number)
         if month > 12 >= day:  # month first
             month, day = day, month
+        if not month or not day:
+            return
     for year in [int(given)] if (given := parts.get("year")) else years:
         try:
             first = date(year, month or 1, day or 1)

@@ -6,14 +6,14 @@ ones only score them: reading the postings of common words is what makes full-te
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping, Sequence
 
-from . import authors, typos
+from . import authors, ranking, typos
 from .documents import CALLED
 from .fusion import scaled
 from .index import Index, Postings, Row, Scope
 from .question import Question, analyse
-from .ranking import DEFAULT, Hit, Term, Weights, best, bm25, idf, rank, rough
+from .ranking import Hit, Term, Weights, best, bm25, idf, rank, rough
 from .words import stem
 
 SMALL = 5_000  # documents: up to here every posting is read
@@ -25,24 +25,28 @@ DATED = 200  # messages that a day brings in
 IN_USE = 4  # documents that make a word one that is in use
 
 
-def find(text: str, index: Index, limit: int, weights: Weights = DEFAULT) -> list[Hit]:
+def find(text: str, index: Index, limit: int, weights: Weights | None = None) -> list[Hit]:
     """The documents that answer a question best, best first. No text is an error; one without words finds nothing."""
+    weights = weights or ranking.DEFAULT
     scope = index.scope()
     if not scope.documents or limit <= 0:
         return []
     question = _analysed(text, index, scope)
-    terms, similarity = _terms(question, index, scope), None
-    if nearest := index.nearest(question.for_embedder, CANDIDATES):
-        similarity = scaled(nearest)
+    terms, late = _terms(question, index, scope)
+    nearest = index.nearest(question.for_embedder, CANDIDATES)
+    similarity = scaled(nearest) if nearest else {}
     if not similarity and not any(term.counts for term in terms):
         terms = _mistyped(question, index, scope) or terms
-    rows: dict[int, Row] = {}
-    scores = _candidates(terms, index, scope, rows, weights)
-    _add_rows(question, index, rows, scores, similarity or ())
-    hits = rank(question, terms, scores, rows, similarity, weights)[:limit]
-    for hit in hits:
+    scores, rows = _scored(terms, late, index, scope, max(ROUGH, limit), weights)
+    candidates = best(scores, CANDIDATES)
+    around = _around(candidates, rows, question, index) | similarity.keys()
+    rows = {**{document: rows[document] for document in candidates}, **index.rows(around - candidates.keys())}
+    hits = rank(question, terms, candidates, rows, similarity, weights)
+    if len(hits) < limit:
+        hits += _tail(scores, hits)
+    for hit in hits[:limit]:
         hit.terms = tuple(term.text for term in terms if hit.id in term.counts)
-    return hits
+    return hits[:limit]
 
 
 def _analysed(text: str, index: Index, scope: Scope) -> Question:
@@ -67,31 +71,32 @@ def _analysed(text: str, index: Index, scope: Scope) -> Question:
     return analyse(text, scope.authors, years, in_use, nicknames)
 
 
-def _terms(question: Question, index: Index, scope: Scope) -> list[Term]:
-    wanted = question.terms
+def _terms(question: Question, index: Index, scope: Scope) -> tuple[list[Term], list[str]]:
+    """The terms with what of their postings is read, and those that are left for later because they are common."""
+    wanted, late = question.terms, list[str]()
     if scope.documents <= SMALL and not scope.filtered:
-        postings: Postings = index.postings(wanted) if wanted else {}
-        frequencies = {term: len(found) for term, found in postings.items()}
+        postings: Postings = index.postings(wanted)
+        frequencies: Mapping[str, int] = {term: len(found) for term, found in postings.items()}
     else:
-        frequencies = dict(index.frequencies(wanted)) if wanted else {}
-        postings = index.postings(_rare(wanted, frequencies, scope.documents)) if wanted else {}
+        frequencies = index.frequencies(wanted)
+        rare, late = _divided(frequencies, max(BUDGET, scope.documents // 10))
+        postings = index.postings(rare)
     terms = [Term(term, idf(scope.documents, frequencies.get(term, 0)), postings.get(term, {})) for term in wanted]
     if scope.items and question.also_in_items:
         named = index.postings(question.also_in_items, items_only=True)
         terms += [Term(term, idf(scope.items, len(found)), found) for term, found in named.items()]
-    return terms
+    return terms, late
 
 
-def _rare(terms: Iterable[str], frequencies: dict[str, int], documents: int) -> list[str]:
-    """The rarest terms, as many as may be read; always one."""
-    rare: list[str] = []
-    left = max(BUDGET, documents // 10)
-    for term in sorted(terms, key=lambda term: frequencies.get(term, 0)):
-        left -= frequencies.get(term, 0)
-        if rare and left < 0:
-            break
-        rare.append(term)
-    return rare
+def _divided(frequencies: Mapping[str, int], budget: int) -> tuple[list[str], list[str]]:
+    """The rarest terms, as many as may be read but always one; and the others."""
+    known = sorted((term for term, frequency in frequencies.items() if frequency), key=lambda term: frequencies[term])
+    read = 0
+    for place, term in enumerate(known):
+        read += frequencies[term]
+        if place and read > budget:
+            return known[:place], known[place:]
+    return known, []
 
 
 def _mistyped(question: Question, index: Index, scope: Scope) -> list[Term]:
@@ -100,39 +105,39 @@ def _mistyped(question: Question, index: Index, scope: Scope) -> list[Term]:
     return [Term(term, idf(scope.documents, len(documents)), documents) for term, documents in found.items()]
 
 
-def _candidates(
-    terms: list[Term], index: Index, scope: Scope, rows: dict[int, Row], weights: Weights
-) -> dict[int, float]:
-    """The BM25 scores of the best candidates. Their rows are put into `rows`."""
+def _scored(
+    terms: list[Term], late: Sequence[str], index: Index, scope: Scope, most: int, weights: Weights
+) -> tuple[dict[int, float], dict[int, Row]]:
+    """The BM25 scores of the best `most` documents, and their rows. `terms` learn the counts of the late ones."""
     mean = scope.words / scope.documents
-    wanted = best(rough(terms, weights), ROUGH)
-    rows.update(index.rows(wanted))
+    rows = index.rows(best(rough(terms, weights), most))
     scores = bm25(terms, rows, mean, weights)
-    if late := [term for term in terms if not term.counts and term.idf and scope.documents > SMALL]:
+    if late:
         chosen = best(scores, LATE)
-        counts = index.counts([term.text for term in late], chosen)
-        for i, term in enumerate(terms):
+        counts = index.counts(late, chosen)
+        for place, term in enumerate(terms):
             if term.text in counts:
-                terms[i] = term._replace(counts=counts[term.text])
-        scores = bm25(terms, {document: rows[document] for document in chosen}, mean, weights)
-    scores = best(scores, CANDIDATES)
-    for document in [document for document in rows if document not in scores]:
-        del rows[document]
-    return scores
+                terms[place] = term._replace(counts=counts[term.text])
+        scores |= bm25(terms, {document: rows[document] for document in chosen}, mean, weights)
+    return scores, {document: rows[document] for document in scores}
 
 
-def _add_rows(
-    question: Question, index: Index, rows: dict[int, Row], scores: Collection[int], near: Iterable[int]
-) -> None:
-    """Add the messages around the candidates, those of the question's days, and those near to it."""
-    wanted = {other for document in scores if rows[document].session is not None for other in _around(document)}
-    wanted.update(near)
+def _tail(scores: Mapping[int, float], hits: Sequence[Hit]) -> list[Hit]:
+    """What matched, too, but is none of the candidates: behind them, in the order of BM25."""
+    ranked = {hit.id for hit in hits}
+    rest = sorted(((score, document) for document, score in scores.items() if document not in ranked), reverse=True)
+    if not rest:
+        return []
+    scale = min((hits[-1].score if hits else 1.0) / rest[0][0], 1.0)
+    return [Hit(document, score * scale, score) for score, document in rest]
+
+
+def _around(candidates: Collection[int], rows: Mapping[int, Row], question: Question, index: Index) -> set[int]:
+    """The messages within two of the candidates, and those of the question's days."""
+    found: set[int] = set()
+    for document in candidates:
+        if rows[document].session is not None:
+            found.update((document - 2, document - 1, document + 1, document + 2))
     for start, end in question.periods:
-        wanted.update(index.dated(start, end, DATED))
-    wanted.difference_update(rows)
-    if wanted:
-        rows.update(index.rows(wanted))
-
-
-def _around(document: int) -> tuple[int, int, int, int]:
-    return document - 2, document - 1, document + 1, document + 2
+        found.update(index.dated(start, end, DATED))
+    return found

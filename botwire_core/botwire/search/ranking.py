@@ -138,7 +138,7 @@ def rank(
     terms: Sequence[Term],
     scores: Mapping[int, float],
     rows: Mapping[int, Row],
-    similarity: Mapping[int, float] | None = None,
+    similarity: Mapping[int, float],
     weights: Weights = DEFAULT,
 ) -> list[Hit]:
     """Order documents, best first.
@@ -155,7 +155,7 @@ def rank(
     for document, row in rows.items():
         own = scores.get(document, 0.0)
         if row.session is None:
-            if own or (similarity and document in similarity):
+            if own or document in similarity:
                 hits.append(Hit(document, own, own))
             continue
         around, mask = reach.get(document, (0.0, 0))
@@ -164,7 +164,7 @@ def rank(
         if question.periods and row.at is not None and (near := fit(row.at, question.periods)):
             dated = worth * near
             mask |= day
-        if mask or (similarity and document in similarity):
+        if mask or document in similarity:
             covered = share(mask)
             hits.append(Hit(document, (own + around + dated) * covered, own, around, dated, covered))
     if similarity:

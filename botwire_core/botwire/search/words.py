@@ -5,7 +5,7 @@
     terms("東京タワー")                   -> 東京 京タ タワ ワー and each character
 
 Words are folded (case, accents, width), irregular forms become their base (went: go), and English endings go
-(Porter's stemmer, SQLite's own). Identifiers and paths are split, and kept whole too. Scripts that put no
+(Porter's stemmer, as SQLite has it). Identifiers and paths are split, and kept whole too. Scripts that put no
 spaces between words are cut into overlapping pieces. A term holds letters, digits, marks and `_` only.
 """
 
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
+
+from . import porter
 
 VERSION = 1
 """Changes when a text's terms change. An index that holds another version is made anew."""
@@ -31,8 +33,9 @@ _MARKS = (
     "\u1056-\u1059\u17b4-\u17d3\u3099\u309a"
 )
 _JOINERS = r"'’_./\\:@#-"
-_ASCII_TOKEN = re.compile(rf"[A-Za-z0-9]+(?:[{_JOINERS}]+[A-Za-z0-9]+)*")
-_TOKEN = re.compile(rf"[^\W_][^\W_{_MARKS}]*(?:[{_MARKS}]+[^\W_]*)*(?:[{_JOINERS}]+[^\W_](?:[^\W_]|[{_MARKS}])*)*")
+_LETTER = rf"(?:[^\W_]|[{_MARKS}])"
+_ASCII_TOKEN = re.compile(rf"[A-Za-z0-9]{{1,64}}(?:[{_JOINERS}]+[A-Za-z0-9]{{1,64}}){{0,16}}")
+_TOKEN = re.compile(rf"[^\W_]{_LETTER}{{0,63}}(?:[{_JOINERS}]+[^\W_]{_LETTER}{{0,63}}){{0,16}}")
 _JOINER = re.compile(rf"[{_JOINERS}]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _AFTER_APOSTROPHE = frozenset(("s", "t", "d", "ll", "m", "re", "ve"))
@@ -135,25 +138,7 @@ def fold(word: str) -> str:
 
 def stem(word: str) -> str:
     """The term of a folded word: its base if it is an irregular form, less its English endings."""
-    return porter(_BASE.get(word, word)) if word.isascii() else word
-
-
-def porter(word: str) -> str:
-    """A lower-case word less its endings, as SQLite's `porter` has it."""
-    return _porter()(word)
-
-
-@lru_cache(maxsize=1)
-def _porter() -> Callable[[str], str]:
-    import apsw  # the engine; not loaded before there is something to stem
-
-    tokenizer = apsw.Connection(":memory:").fts5_tokenizer("porter", ["ascii"])
-
-    def stemmed(word: str) -> str:
-        found = tokenizer(word.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False)
-        return "".join(str(next(iter(term))) for term in found)  # one word in, one out
-
-    return stemmed
+    return porter.stem(_BASE.get(word, word)) if word.isascii() else word
 
 
 def _cut(word: str, *, every: bool) -> list[str]:
