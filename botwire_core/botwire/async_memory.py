@@ -34,6 +34,7 @@ from .ops import (
     Erased,
     Get,
     History,
+    Hit,
     Item,
     Load,
     NamespaceInfo,
@@ -154,9 +155,12 @@ class AsyncMemory(Handle):
         tags: Iterable[str] = (),
         author: str | None = None,
         history: bool = True,
+        index: bool | Iterable[str] | None = None,
     ) -> Item:
         """Store a value."""
-        op = flows.put_op(self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history)
+        op = flows.put_op(
+            self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history, index=index
+        )
         return flows.item_of(op, await self.ask(op))
 
     async def delete(self, key: str, *, if_version: int | None = None, history: bool = True) -> bool:
@@ -269,6 +273,32 @@ class AsyncMemory(Handle):
         """This namespace, if it holds something, and those below it."""
         return self._flattened(self._pages(Namespaces(self.namespace, limit=flows.PAGE), None), "namespaces")
 
+    # ── search ──
+
+    async def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        where: dict[str, Any] | None = None,
+        kinds: str | Iterable[str] | None = None,
+        conversation: str | None = None,
+        tags: Iterable[str] = (),
+        author: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        around: int = 0,
+        explain: bool = False,
+        subtree: bool = False,
+    ) -> list[Hit]:
+        """The items and messages that answer a query best, best first."""
+        op = flows.search_op(
+            self.namespace, query, limit, where=where, kinds=kinds, conversation=conversation, tags=tags, author=author,
+            since=since, until=until, around=around, explain=explain, subtree=subtree,
+        )  # fmt: skip
+        hits: list[Hit] = (await self.ask(op)).hits
+        return hits
+
     # ── conversations ──
 
     def conversation(self, name: str) -> AsyncConversation:
@@ -334,6 +364,7 @@ class AsyncMemory(Handle):
         max_items: int | None = None,
         max_bytes: int | None = None,
         writes_per_day: int | None = None,
+        index: bool | None = None,
         whole_store: bool = False,
     ) -> NamespaceInfo:
         """Set what this namespace keeps and how much."""
@@ -342,6 +373,7 @@ class AsyncMemory(Handle):
             max_age,
             feed_max_age,
             messages_max_age,
+            index,
             feed=feed,
             max_value_bytes=max_value_bytes,
             messages=messages,

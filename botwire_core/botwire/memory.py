@@ -29,6 +29,7 @@ from .ops import (
     Erased,
     Get,
     History,
+    Hit,
     Item,
     Load,
     NamespaceInfo,
@@ -172,14 +173,17 @@ class Memory(Handle):
         tags: Iterable[str] = (),
         author: str | None = None,
         history: bool = True,
+        index: bool | Iterable[str] | None = None,
     ) -> Item:
         """Store a value: any JSON, dataclass, datetime, UUID, enum or pydantic model, up to 1 MiB.
 
         `ttl`: seconds (or a timedelta) after which it can no longer be read. `if_version=n`: only if that is the
         key's version now, 0 for a key that is not there; else `Conflict`. `history=False` keeps nothing of what
-        the key held before.
+        the key held before. `index`: what `search` finds of it: everything, `False` nothing, or these fields alone.
         """
-        op = flows.put_op(self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history)
+        op = flows.put_op(
+            self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history, index=index
+        )
         return flows.item_of(op, self.ask(op))
 
     def delete(self, key: str, *, if_version: int | None = None, history: bool = True) -> bool:
@@ -291,6 +295,43 @@ class Memory(Handle):
         op = Namespaces(self.namespace, limit=flows.PAGE)
         return (each for page in self._pages(op, None) for each in page.namespaces)
 
+    # ── search ──
+
+    def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        where: dict[str, Any] | None = None,
+        kinds: str | Iterable[str] | None = None,
+        conversation: str | None = None,
+        tags: Iterable[str] = (),
+        author: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        around: int = 0,
+        explain: bool = False,
+        subtree: bool = False,
+    ) -> list[Hit]:
+        """The items and messages that answer a query best, best first. It needs no model and no key.
+
+        `where`, `tags` and `author` filter as in `items`; `kinds` is `"item"` or `"message"`, `conversation` one of
+        them, `since` and `until` when it was said or set. `around=2` brings the two messages before and after each
+        message, `explain` says how a score came about. `subtree` adds the namespaces below.
+
+        >>> memory = Memory("user-42", url="sqlite://")
+        >>> memory.set("coffee", "Ethiopian Yirgacheffe")
+        Item('coffee', 'Ethiopian Yirgacheffe', version=1)
+        >>> memory.search("which coffee?")[0].value
+        'Ethiopian Yirgacheffe'
+        """
+        op = flows.search_op(
+            self.namespace, query, limit, where=where, kinds=kinds, conversation=conversation, tags=tags, author=author,
+            since=since, until=until, around=around, explain=explain, subtree=subtree,
+        )  # fmt: skip
+        hits: list[Hit] = self.ask(op).hits
+        return hits
+
     # ── conversations ──
 
     def conversation(self, name: str) -> Conversation:
@@ -367,19 +408,21 @@ class Memory(Handle):
         max_items: int | None = None,
         max_bytes: int | None = None,
         writes_per_day: int | None = None,
+        index: bool | None = None,
         whole_store: bool = False,
     ) -> NamespaceInfo:
         """Set what this namespace keeps and how much; what is left out stays as it is. See `botwire.ops.Policy`.
 
         `history`: past values kept of a key (`False`: none), each for `max_age`. `messages`, `messages_max_age`: what a
-        conversation keeps. `max_items`, `max_bytes`, `writes_per_day`: quotas, 0 for none. `whole_store` sets the
-        defaults of every namespace.
+        conversation keeps. `max_items`, `max_bytes`, `writes_per_day`: quotas, 0 for none. `index=False`: search finds
+        nothing here but what was set with `index=`. `whole_store` sets the defaults of every namespace.
         """
         policy = flows.policy_of(
             history,
             max_age,
             feed_max_age,
             messages_max_age,
+            index,
             feed=feed,
             max_value_bytes=max_value_bytes,
             messages=messages,

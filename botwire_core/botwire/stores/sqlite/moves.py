@@ -21,6 +21,8 @@ from botwire.ops import (
     EndRecord,
     Erase,
     Erased,
+    Index,
+    Indexed,
     ItemRecord,
     Load,
     Loaded,
@@ -29,10 +31,14 @@ from botwire.ops import (
     NewMessage,
     Op,
     Revision,
+    Search,
+    check_fields,
 )
 from botwire.revisions import Past
 from botwire.values import check_text
 
+from . import index
+from .finding import Flush, search, take_in, write
 from .ledger import MAX_VERSION, Namespace, read_policy
 from .reads import MESSAGE, READS, Sql, View, message_of, older_revisions, place_range, scope, view
 from .writes import MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conversation, find_conversation
@@ -174,6 +180,7 @@ def _begin_load(txn: Transaction, name: str, record: NamespaceRecord) -> None:
             f"namespace {name!r} is not empty: import into an empty one, or erase it first", namespace.version
         )
     txn.ledger.store(namespace)
+    index.drop(txn.sql, namespace.id)
     # Whoever watched the empty place must be told: its version moves on in any case.
     if record.version > namespace.version:
         namespace.version = _checked_version(record.version)
@@ -222,6 +229,7 @@ def _check_revision(key: str, revision: Revision, namespace: Namespace) -> None:
     check_tags(revision.meta.tags)
     if revision.meta.author is not None:
         check_name(revision.meta.author, "author")
+    check_fields(revision.meta.index)
     if not revision.deleted:
         check_text(revision.raw, namespace.policy.max_value_bytes or 0)
     if revision.updated < 0:
@@ -254,7 +262,7 @@ def _load_message(txn: Transaction, namespace: Namespace, record: MessageRecord)
     NewMessage(message.raw, given, message.role, message.author, message.created)  # checks their names
     place = conversation << 32 | message.version
     txn.sql(
-        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             place,
             given,
@@ -264,6 +272,7 @@ def _load_message(txn: Transaction, namespace: Namespace, record: MessageRecord)
             message.edited,
             message.redacted,
             bytes(message.raw),
+            not message.index,
         ),
     )
     size = txn.sql(f"SELECT {MESSAGE_SIZE} FROM messages WHERE place = ?", (place,)).get
@@ -323,6 +332,7 @@ def _erase_namespace(txn: Transaction, namespace: Namespace) -> None:
 
 def _wipe(txn: Transaction, namespace: Namespace) -> None:
     """Delete all that the namespace holds."""
+    index.drop(txn.sql, namespace.id)
     for (conversation,) in txn.sql("SELECT id FROM conversations WHERE namespace = ?", (namespace.id,)).fetchall():
         drop_conversation(txn, namespace, conversation)
     txn.ledger.index_feed()
@@ -353,6 +363,7 @@ def _erase_part(txn: Transaction, op: Erase) -> Erased:
     namespace = txn.ledger.find(op.namespace)
     if namespace is None:
         return Erased()
+    index.take_out(txn.sql, namespace.id, index.documents_of(txn.sql, namespace.id, op.key, op.conversation))
     items = messages = 0
     if op.key is not None:
         found = txn.sql(
@@ -374,21 +385,37 @@ def _erase_part(txn: Transaction, op: Erase) -> Erased:
         if conversation is None:
             return Erased()
         messages = drop_conversation(txn, namespace, conversation)
-    _forget_feed(txn, namespace)
+    _forget_feed(txn, namespace, op)
     return Erased(items, messages)
 
 
-def _forget_feed(txn: Transaction, namespace: Namespace) -> None:
+def _forget_feed(txn: Transaction, namespace: Namespace, op: Erase) -> None:
     """The namespace's feed named what was erased: it begins anew, and so does what is remembered of deletions."""
     namespace.version += 1
     namespace.updated = max(txn.now, namespace.updated)
     namespace.forget(namespace.version, namespace.updated)
     txn.ledger.index_feed()
+    index.keep_pending(txn.sql, namespace.id, namespace.version)
+    index.erased(txn.sql, namespace.id, namespace.version, key=op.key, conversation=op.conversation)
     drop_changes(txn, namespace, namespace.version)
     namespace.feed_floor = namespace.version
     namespace.feed_trimmed = txn.ledger.cut()
     txn.ledger.mark_dirty(namespace)
 
 
-MOVES: dict[type[Op], Callable[[Transaction, Any], Any]] = {**WRITES, Load: load, Erase: erase}
-ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump}
+def _index(txn: Transaction, op: Index) -> Indexed:
+    """Take in what search has not indexed yet."""
+    txn.ledger.flush()
+    return take_in(txn.sql, txn.now, op)
+
+
+def _flush(txn: Transaction, op: Flush) -> bool:
+    """Write what a search has taken in; nothing that anybody else can ask for."""
+    txn.ledger.flush()
+    return write(txn.sql, txn.now, op.recent)
+
+
+MOVES: dict[type[Any], Callable[[Transaction, Any], Any]] = {
+    **WRITES, Load: load, Erase: erase, Index: _index, Flush: _flush,
+}  # fmt: skip
+ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump, Search: search}

@@ -12,24 +12,28 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import msgspec
 from msgspec import Raw
 
 from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreReadOnly, StoreUnavailable
-from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Item, Load, Op, Value
+from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Item, Load, Op, Search, Value
 from botwire.signals import Signals
 
 from .commits import Commits, Request
 from .connection import Durability, Patience, connect, in_our_words, translated
+from .finding import ROUNDS, Flush, FullError, Searches, find
 from .ledger import Ledger
 from .migrations import old_backups, prepare
 from .moves import ALL_READS, MOVES
 from .reads import GET, NAMESPACE_ID, VALUE, item_of
+from .recent import Recent
 from .turnstile import NoTurnstile, Turnstile
 from .writes import Transaction
 
@@ -40,6 +44,7 @@ FORK_PATIENCE = 1.0  # seconds that a fork waits for other threads' reads to end
 POLL = 0.05  # seconds between two looks for what other processes wrote, while somebody waits
 
 Clock = Callable[[], int]
+Reads = Mapping[type[Op], Callable[..., Any]]
 
 
 def system_clock() -> int:
@@ -80,6 +85,8 @@ class SQLiteStore:
         self._turnstile = NoTurnstile("") if self.in_memory else Turnstile(self.path)
         self._commits = Commits(self._run_group)
         self.signals = Signals(self._poll, POLL)
+        self._searches = Searches()
+        self._index_writer: threading.Thread | None = None
         self._polled = -1
         self._erased = False
         self._failure: BotWireError | None = None
@@ -274,20 +281,67 @@ class SQLiteStore:
 
     def _read(self, ops: Sequence[Op]) -> list[Any]:
         """Run reading ops against one moment of the file."""
+        if any(type(op) is Search for op in ops):
+            return self._search(ops)
+        return self._read_with(ALL_READS, ops)
+
+    def _read_with(self, reads: Reads, ops: Sequence[Op]) -> list[Any]:
         if self._writer is None:
             self.open()
         if self.in_memory:
             with self._lock, translated(self.path):
-                return _run_reads(self._sql, self._clock(), ops)
+                return _run_reads(self._sql, self._clock(), ops, reads)
         try:
             cursor = self._readers.pop()
         except IndexError:
             cursor = self._open_reader()
         try:
             with translated(self.path):
-                return _run_reads(cursor.execute, self._clock(), ops)
+                return _run_reads(cursor.execute, self._clock(), ops, reads)
         finally:
             self._give_back(cursor)
+
+    # ── searching ──
+
+    def _search(self, ops: Sequence[Op]) -> list[Any]:
+        """Run reads with searches among them. What a search takes in is written when there is much of it."""
+        writable, rounds = True, ROUNDS
+        while True:
+            search = partial(find, searches=self._searches, writable=writable, rounds=rounds)
+            try:
+                results = self._read_with({**ALL_READS, Search: search}, ops)
+            except FullError as full:
+                writable, rounds = self._write_index(full.recent), max(0, rounds - 1)
+            else:
+                self._write_index_later()
+                return results
+
+    def _write_index(self, recent: Recent) -> bool:
+        """Write what searches have taken in. False: it cannot be written, and stays in memory."""
+        request = Request([cast("Op", Flush(recent))])
+        try:
+            self.submit([request])
+        except StoreError:
+            return False
+        if request.error is not None:
+            return False
+        self._searches.forget(recent)
+        return True
+
+    def _write_index_later(self) -> None:
+        """Have another thread write what is worth it: the search itself has been answered."""
+        if self._failure is not None or (self._index_writer is not None and self._index_writer.is_alive()):
+            return
+        if full := self._searches.full():
+            thread = threading.Thread(target=self._write_indexes, args=(full,), name="botwire-index", daemon=True)
+            with suppress(RuntimeError):  # the interpreter is going down
+                thread.start()
+                self._index_writer = thread
+
+    def _write_indexes(self, recents: list[Recent]) -> None:
+        for recent in recents:
+            if not self._write_index(recent):
+                return
 
     def _open_reader(self, *, mapped: bool = False) -> apsw.Cursor:
         if self._writer is None:
@@ -349,6 +403,7 @@ class SQLiteStore:
             self.signals.notify(touched)
         if self._erased:
             self._erased = False
+            self._searches.forget()
             self._scrub(requests)
 
     def _commit(self, requests: list[Request]) -> set[str]:
@@ -479,10 +534,10 @@ def is_read_only(ops: Sequence[Op]) -> bool:
     return not writes
 
 
-def _run_reads(sql: Callable[..., Any], now: int, ops: Sequence[Op]) -> list[Any]:
+def _run_reads(sql: Callable[..., Any], now: int, ops: Sequence[Op], reads: Reads) -> list[Any]:
     sql("BEGIN")
     try:
-        return [ALL_READS[type(op)](sql, now, op) for op in ops]
+        return [reads[type(op)](sql, now, op) for op in ops]
     finally:
         sql("COMMIT")
 

@@ -298,6 +298,15 @@ def _go_on_above(writer: apsw.Connection, given: Given) -> None:
         sequence = max(given.sequence, own_sequence) + 1
         for table in ("changes", "changes_of_namespace"):  # feeds begin anew, so that older cursors expire
             sql(f"DELETE FROM {table}")
+        for table in (
+            "namespaces",
+            "documents",
+            "blocks",
+            "postings",
+            "conversations",
+            "pending",
+        ):  # made anew when searched
+            sql(f"DELETE FROM search_{table}")
         for table in ("items", "revisions", "conversations"):
             sql(f"UPDATE {table} SET namespace = namespace + ?", (shift,))
         sql("UPDATE namespaces SET id = id + ?, version = max(version, ?) + 1", (shift, given.version))
