@@ -77,7 +77,7 @@ def _called(tokens: list[str]) -> list[str]:
     return [CALLED + word for called in after for word in words.parts(called)[:1]]
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=32_768)
 def _token(token: str) -> tuple[tuple[str, ...], int, int]:
     """The terms of a token, its length in words, and its traits."""
     plain = token.lower().replace("’", "'")

@@ -82,7 +82,7 @@ def terms(text: str) -> list[str]:
     return [term for token in tokens(text) for term in terms_of(token)]
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8_192)
 def terms_of(token: str) -> tuple[str, ...]:
     """The terms under which a token is found."""
     found = [term for word in parts(token) for term in _cut(word, every=True)]
@@ -118,7 +118,7 @@ def whole_of(token: str) -> str | None:
     if len(inner) > 1 and any(sign in token for sign in "_./\\:@#0123456789") and not ("'" in token or "’" in token):
         return "_".join(part for part in inner if part)[:MAX_TERM]
     if len(inner) == 1 and _HUMP.search(token):
-        return inner[0][:MAX_TERM]
+        return stem(inner[0])[:MAX_TERM]  # as `getusername` is found
     return None
 
 
