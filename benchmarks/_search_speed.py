@@ -125,7 +125,7 @@ def small_scopes(report: Report, conversations: Sequence[questions.Conversation]
         bare = bare_fts5(folder / f"small-{number}.fts5", (turn["text"] for turn in conversation["turns"]))
         pair = (_ours(memory), _theirs(bare))
         places |= dict.fromkeys((question["question"] for question in conversation["questions"]), pair)
-    some = [question for question in sample(conversations, 400) if question in places]
+    some = [question for question in places if question in set(sample(conversations, 400))]
     found = side_by_side(lambda q: places[q][0](q), lambda q: places[q][1](q), some)
     sizes = sorted(len(conversation["turns"]) for conversation in conversations)
     what = f"search among {sizes[0]} to {sizes[-1]} messages"

@@ -17,7 +17,7 @@ from .ranking import Hit, Term, Weights, best, bm25, idf, rank, rough
 from .words import stem
 
 SMALL = 5_000  # documents: up to here every posting is read
-BUDGET = 20_000  # postings, read to find candidates; or a tenth of the documents
+BUDGET = 10_000  # postings, read to find candidates; or a tenth of the documents
 ROUGH = 1_000  # documents that are scored exactly
 LATE = 400  # documents that common terms score
 CANDIDATES = 200  # documents that are ranked

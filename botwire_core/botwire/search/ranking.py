@@ -103,10 +103,12 @@ def idf(documents: int, frequency: int) -> float:
 def rough(terms: Iterable[Term], weights: Weights = DEFAULT) -> dict[int, float]:
     """BM25 without the lengths of the documents: enough to leave out the hopeless ones."""
     scores: dict[int, float] = {}
+    known = scores.get
     for term in terms:
         top, k1 = term.idf * (weights.k1 + 1), weights.k1
+        gains = {count: top * count / (count + k1) for count in set(term.counts.values())}
         for document, count in term.counts.items():
-            scores[document] = scores.get(document, 0.0) + top * count / (count + k1)
+            scores[document] = known(document, 0.0) + gains[count]
     return scores
 
 
@@ -118,19 +120,23 @@ def bm25(
     fixed, slope = k1 * (1 - weights.b), k1 * weights.b / max(mean_words, 1.0)
     scores: dict[int, float] = {}
     for term in terms:
-        top = term.idf * (k1 + 1)
-        for document, count in term.counts.items():
-            if row := rows.get(document):
+        top, counts = term.idf * (k1 + 1), term.counts
+        for document in counts if len(counts) < len(rows) else rows:
+            row, count = rows.get(document), counts.get(document)
+            if row and count:
                 gain = top * count / (count + fixed + slope * row.words)
                 scores[document] = scores.get(document, 0.0) + gain
     return scores
 
 
 def best(scores: Mapping[int, float], limit: int) -> dict[int, float]:
-    """The highest scores."""
+    """The highest scores; of equal ones those of the highest ids."""
     if len(scores) <= limit:
         return dict(scores)
-    return dict(heapq.nlargest(limit, scores.items(), key=lambda pair: pair[1]))
+    least = sorted(scores.values(), reverse=True)[limit - 1]  # faster than a heap of pairs
+    found = {document: score for document, score in scores.items() if score > least}
+    equal = (document for document, score in scores.items() if score == least)
+    return found | dict.fromkeys(heapq.nlargest(limit - len(found), equal), least)
 
 
 def rank(
