@@ -191,6 +191,11 @@ def test_the_user_is_meant_by_i_where_only_roles_speak(index):
     assert ids(find("What is my adopted dog called?", index, 1)) == [mine]
 
 
+@pytest.mark.parametrize(("authors_", "who"), [(("ana", "assistant"), {"ana"}), (("ana", "bob"), set()), ((), set())])
+def test_i_means_the_only_person_who_speaks(authors_, who):
+    assert question.analyse("Where did I park?", authors_).authors == who
+
+
 def test_messages_of_the_day_that_is_named_are_found(index):
     fill(index)
     there = index.say("ana", "what a lovely evening", datetime(2023, 7, 3, tzinfo=UTC))

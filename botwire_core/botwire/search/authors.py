@@ -11,7 +11,8 @@ from functools import lru_cache
 from . import words
 from .stopwords import STOP
 
-ROLES = frozenset(("user", "assistant", "system", "tool", "developer"))  # no names
+MACHINES = frozenset(("assistant", "system", "developer", "tool", "function"))
+ROLES = MACHINES | {"user"}  # no names
 
 _SPEAKER = re.compile(r"\b(?:i|my|me|mine|myself)\b", re.IGNORECASE)
 
@@ -76,10 +77,9 @@ def called_so(callers: Mapping[str | None, int], authors: Collection[str]) -> st
 
 
 def speaker(text: str, authors: Collection[str]) -> str | None:
-    """The user, if a question says "I" or "my" where only roles speak."""
-    if authors and all(author.lower() in ROLES for author in authors) and _SPEAKER.search(text):
-        return next((author for author in authors if author.lower() == "user"), None)
-    return None
+    """Who is meant by "I" or "my" in a question: the only author who is no machine."""
+    people = [author for author in authors if author.lower() not in MACHINES]
+    return people[0] if len(people) == 1 and _SPEAKER.search(text) else None
 
 
 def without(names: Collection[str], text: str) -> str:
