@@ -82,7 +82,8 @@ def _token(token: str) -> tuple[tuple[str, ...], int, int]:
     """The terms of a token, its length in words, and its traits."""
     plain = token.lower().replace("’", "'")
     flags = _TRAITS.get(plain, TELLS_TIME if _YEAR(plain) else 0)
-    return words.terms_of(token), words.count(token), flags
+    terms = words.terms_of(token)
+    return terms, 1 if len(terms) == 1 else words.count(token), flags
 
 
 def session_after(session: int, before: int, at: int) -> int:

@@ -9,13 +9,13 @@ import re
 
 LONGEST = 64  # letters; a longer string is no word
 
-_C, _V = "[^aeiou]", "[aeiouy]"
+_C, _V = "[^aeiou]", "[aeiouy]"  # a `y` is a consonant where it begins a word or follows a vowel
 _CONSONANTS, _VOWELS = f"{_C}[^aeiouy]*", f"{_V}[aeiou]*"
-_has_measure = re.compile(f"^(?:{_CONSONANTS})?{_VOWELS}{_CONSONANTS}").match  # m > 0
-_has_measure_1 = re.compile(f"^(?:{_CONSONANTS})?{_VOWELS}{_CONSONANTS}(?:{_VOWELS})?$").match  # m = 1
-_has_measure_over_1 = re.compile(f"^(?:{_CONSONANTS})?{_VOWELS}{_CONSONANTS}{_VOWELS}{_CONSONANTS}").match  # m > 1
-_has_vowel = re.compile(f"^(?:{_CONSONANTS})?{_V}").match
-_ends_short = re.compile(f"{_C}{_V}[^aeiouwxy]$").search  # consonant, vowel, consonant
+_has_measure = re.compile(f"^(?:{_CONSONANTS})?+{_VOWELS}{_CONSONANTS}").match  # m > 0
+_has_measure_1 = re.compile(f"^(?:{_CONSONANTS})?+{_VOWELS}{_CONSONANTS}(?:{_VOWELS})?$").match  # m = 1
+_has_measure_over_1 = re.compile(f"^(?:{_CONSONANTS})?+{_VOWELS}{_CONSONANTS}{_VOWELS}{_CONSONANTS}").match  # m > 1
+_has_vowel = re.compile(f"^(?:{_CONSONANTS})?+{_V}").match
+_ends_short = re.compile(f"(?:[^aeiouy]|(?<![^aeiou])y){_V}[^aeiouwxy]$").search  # consonant, vowel, consonant
 
 # The ending, and what takes its place; the longest first.
 _STEP_2 = (
@@ -44,7 +44,7 @@ def stem(word: str) -> str:
 
 
 def _plural(word: str) -> str:
-    if word.endswith(("sses", "ies")):
+    if (word.endswith("sses") and len(word) > 4) or (word.endswith("ies") and len(word) > 3):
         return word[:-2]
     if word.endswith("s") and not word.endswith("ss"):
         return word[:-1]
@@ -52,7 +52,7 @@ def _plural(word: str) -> str:
 
 
 def _past(word: str) -> str:
-    if word.endswith("eed"):
+    if word.endswith("eed") and len(word) > 3:
         return word[:-1] if _has_measure(word[:-3]) else word
     for ending in ("ed", "ing"):
         root = word[: -len(ending)]
@@ -73,6 +73,8 @@ def _mended(root: str) -> str:
 
 
 def _replace(word: str, endings: tuple[tuple[str, str], ...]) -> str:
+    if word[-1] not in "ilrnmse":
+        return word  # most words: faster
     for ending, other in endings:
         if word.endswith(ending):
             root = word[: -len(ending)]
@@ -81,6 +83,8 @@ def _replace(word: str, endings: tuple[tuple[str, str], ...]) -> str:
 
 
 def _cut(word: str) -> str:
+    if word[-1] not in "tenmislrcu":
+        return word
     for ending in _STEP_4:
         if word.endswith(ending):
             root = word[: 1 - len(ending)] if ending in ("sion", "tion") else word[: -len(ending)]

@@ -85,6 +85,8 @@ def terms(text: str) -> list[str]:
 @lru_cache(maxsize=8_192)
 def terms_of(token: str) -> tuple[str, ...]:
     """The terms under which a token is found."""
+    if token.isascii() and token.isalnum() and (token[1:].islower() or token.islower() or token.isdigit()):
+        return (stem(token.lower()),)  # a plain word, as most are: faster
     found = [term for word in parts(token) for term in _cut(word, every=True)]
     if whole := whole_of(token):
         found.append(whole)
