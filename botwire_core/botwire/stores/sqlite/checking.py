@@ -7,7 +7,8 @@ from typing import Any
 
 from . import index
 from .finding import new_recent, seen_below
-from .index import ITEM, Counts, Sql
+from .index import ITEM, Counts
+from .postings import Sql, unpack
 from .recent import Recent, Seen
 
 COMPARED = 5_000  # documents of a namespace whose terms are all compared; of more, some
@@ -87,7 +88,7 @@ def contents(sql: Sql, recent: Recent) -> dict[str | int, tuple[dict[str, int], 
                 terms.setdefault(document, {})
         rows = sql("SELECT term, data FROM search_postings WHERE namespace = ?", (recent.namespace,)).fetchall()
         for term, data in rows:
-            for document, count in index.unpack(data):
+            for document, count in unpack(data):
                 if document not in recent.gone and document not in recent.added:
                     terms.setdefault(document, {})[term] = count
     found: dict[str | int, tuple[dict[str, int], tuple[Any, ...]]] = {}

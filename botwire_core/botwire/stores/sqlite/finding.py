@@ -10,17 +10,19 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
 from botwire import search as ranking
-from botwire.ops import DEFAULTS, MICROSECONDS, Hit, HitPage, Index, Indexed, Item, Message, Search
+from botwire.ops import DEFAULTS, MICROSECONDS, Hit, HitPage, Index, Indexed, Item, Message, Policy, Search
 from botwire.search import Nearest, Row, Scope, words
 from botwire.where import check_where, matches
 
 from . import index
-from .index import ITEM, Sql
+from .index import ITEM
 from .ledger import read_policy
+from .postings import Sql
 from .reads import GET, MESSAGE, after_prefix, item_of, message_of, place_range, scope
 from .recent import Recent, Seen
 
@@ -28,8 +30,12 @@ WRITTEN_TOGETHER = 256  # documents
 IN_MEMORY = 4_096  # documents of a namespace, before they are written in the midst of a search
 KEPT = 16_384  # documents of all namespaces that are remembered without being in the file
 NAMESPACES_KEPT = 1_000
-ROUNDS = 5  # in which one search takes in IN_MEMORY older entries
+ROUNDS = 1  # in which one search takes in IN_MEMORY entries from before there was search
 QUERY = 10_000  # characters of a query that count
+
+
+_HELD = f"SELECT {MESSAGE} FROM messages WHERE place = ?"
+_WRITTEN = f"SELECT {MESSAGE} FROM messages WHERE place = (SELECT place FROM search_documents WHERE document = ?)"
 
 
 class FullError(Exception):
@@ -37,13 +43,6 @@ class FullError(Exception):
 
     def __init__(self, recent: Recent) -> None:
         super().__init__("write this first")
-        self.recent = recent
-
-
-class Flush:
-    """A write like an op, but of this process alone: what a search has taken in goes into the file."""
-
-    def __init__(self, recent: Recent) -> None:
         self.recent = recent
 
 
@@ -86,9 +85,11 @@ class Searches:
             size -= oldest.size
 
     def full(self) -> list[Recent]:
-        """Those with enough to be written."""
+        """Those with enough to be written, or with more to take in."""
         with self._lock:
-            return [each for each in self._recent.values() if each.size >= WRITTEN_TOGETHER]
+            return [
+                each for each in self._recent.values() if each.size >= WRITTEN_TOGETHER or each.counts.walk is not None
+            ]
 
 
 def new_recent(sql: Sql, seen: Seen) -> Recent:
@@ -132,6 +133,7 @@ class Scoped:
         self._parts = parts
         self._passed: dict[int, bool] = {}
         self._found: dict[int, Item | Message | None] = {}
+        self._names: dict[int, str] = {}  # of conversations
         self._by_value = bool(op.where or op.tags or op.author)
         self._by_row = op.since is not None or op.until is not None or any(part.horizon is not None for part in parts)
         kinds = op.kinds or ("item", "message")
@@ -199,12 +201,10 @@ class Scoped:
         """Those of the documents that are there, and pass the filters."""
         found: dict[int, Row] = {}
         for part in self._parts:
-            row_of = part.recent.row
-            for document in documents:
-                if (row := row_of(self._sql, document)) is not None and (
-                    not self.filtered or self._passes(part, document)
-                ):
-                    found[document] = row
+            rows = part.recent.rows(self._sql, documents)
+            if self.filtered:
+                rows = {document: row for document, row in rows.items() if self._passes(part, document)}
+            found = rows if len(self._parts) == 1 else found | rows
         return found
 
     def dated(self, first: int, last: int, limit: int) -> Collection[int]:
@@ -276,14 +276,18 @@ class Scoped:
     def _fetch(self, part: Part, document: int) -> Item | Message | None:
         if part.recent.row(self._sql, document) is None:
             return None
-        place, key = part.recent.where_is(self._sql, document)
-        if key is not None:
-            return item_of(self._sql(GET, (part.seen.id, key)).get, key, part.seen.now, part.seen.name)
-        row = self._sql(
-            f"SELECT {MESSAGE}, (SELECT name FROM conversations WHERE id = place >> 32) FROM messages WHERE place = ?",
-            (place,),
-        ).get
-        return None if row is None else message_of(row[:-1], row[-1], part.seen.name)
+        held = part.recent.added.get(document)
+        if document >= ITEM:
+            key = held.key if held is not None else part.recent.where_is(self._sql, document)[1]
+            row = self._sql(GET, (part.seen.id, key)).get
+            return item_of(row, str(key), part.seen.now, part.seen.name)
+        row = self._sql(_HELD, (held.place,)).get if held is not None else self._sql(_WRITTEN, (document,)).get
+        return None if row is None else message_of(row, self._name(document >> 32), part.seen.name)
+
+    def _name(self, conversation: int) -> str:
+        if conversation not in self._names:
+            self._names[conversation] = self._sql("SELECT name FROM conversations WHERE id = ?", (conversation,)).get
+        return self._names[conversation]
 
     def around(self, document: int, count: int) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
         """The messages right before and after one."""
@@ -328,19 +332,23 @@ def seen_below(sql: Sql, now: int, namespace: str, *, subtree: bool) -> list[See
 def _seen(sql: Sql, now: int, condition: str, bindings: Sequence[Any]) -> list[Seen]:
     rows = sql(_SEEN + condition, bindings).fetchall()
     return [
-        Seen(
-            number, name, version, floor, entries, read_policy(own).over(read_policy(stored).over(DEFAULTS)), made, now
-        )
+        Seen(number, name, version, floor, entries, _policy(own, stored), made, now)
         for number, name, version, floor, loading, entries, own, made, stored in rows
         if not loading  # an import is under way: it is whole, or it is not there
     ]
 
 
+@lru_cache(maxsize=1_024)
+def _policy(own: bytes | None, stored: bytes | None) -> Policy:
+    """What holds in a namespace."""
+    return read_policy(own).over(read_policy(stored).over(DEFAULTS))
+
+
 def find(sql: Sql, now: int, op: Search, searches: Searches, *, writable: bool = False, rounds: int = 0) -> HitPage:
     """Hits, best first.
 
-    `writable`: raise `FullError` when there is too much to take in; `rounds`: how often it may do so for what is older
-    than the index.
+    `writable`: raise `FullError` when there is too much to take in; `rounds`: how often it may do so for what was there
+    before there was search.
     """
     if op.where is not None:
         check_where(op.where)
@@ -354,9 +362,9 @@ def find(sql: Sql, now: int, op: Search, searches: Searches, *, writable: bool =
             if not recent.fits(each):  # another thread has seen more than we have
                 recent = new_recent(sql, each)
             recent.take_in(sql, each, IN_MEMORY)
-            if writable and not recent.is_done(each) and (rounds or recent.state.version < each.version):
+            if writable and not recent.is_done(each) and (rounds or not recent.may_wait(each)):
                 raise FullError(recent)
-            while recent.state.version < each.version:  # nothing can be written: keep it in memory
+            while not recent.may_wait(each):  # nothing can be written: keep it in memory
                 recent.take_in(sql, each, IN_MEMORY + recent.size)
             unindexed += 0 if recent.is_done(each) else max(1, each.entries - recent.counts.documents)
             recents.append(recent)
@@ -417,4 +425,4 @@ def search(sql: Sql, now: int, op: Search) -> HitPage:
     return find(sql, now, op, Searches())
 
 
-__all__ = ["ROUNDS", "Flush", "FullError", "Searches", "find", "search", "take_in", "write"]
+__all__ = ["ROUNDS", "FullError", "Searches", "find", "search", "take_in", "write"]

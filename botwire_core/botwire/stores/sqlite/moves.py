@@ -21,6 +21,7 @@ from botwire.ops import (
     EndRecord,
     Erase,
     Erased,
+    HitPage,
     Index,
     Indexed,
     ItemRecord,
@@ -38,7 +39,6 @@ from botwire.revisions import Past
 from botwire.values import check_text
 
 from . import index
-from .finding import Flush, search, take_in, write
 from .ledger import MAX_VERSION, Namespace, read_policy
 from .reads import MESSAGE, READS, Sql, View, message_of, older_revisions, place_range, scope, view
 from .writes import MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conversation, find_conversation
@@ -363,7 +363,10 @@ def _erase_part(txn: Transaction, op: Erase) -> Erased:
     namespace = txn.ledger.find(op.namespace)
     if namespace is None:
         return Erased()
-    index.take_out(txn.sql, namespace.id, index.documents_of(txn.sql, namespace.id, op.key, op.conversation))
+    if indexed := index.documents_of(txn.sql, namespace.id, op.key, op.conversation):
+        from .indexing import take_out  # the ranking: not for those who never search
+
+        take_out(txn.sql, namespace.id, indexed)
     items = messages = 0
     if op.key is not None:
         found = txn.sql(
@@ -403,8 +406,17 @@ def _forget_feed(txn: Transaction, namespace: Namespace, op: Erase) -> None:
     txn.ledger.mark_dirty(namespace)
 
 
+class Flush:
+    """A write like an op, but of this process alone: what searches have taken in goes into the file."""
+
+    def __init__(self, write: Callable[[Sql, int], bool]) -> None:
+        self.write = write
+
+
 def _index(txn: Transaction, op: Index) -> Indexed:
     """Take in what search has not indexed yet."""
+    from .finding import take_in  # the ranking: not for those who never search
+
     txn.ledger.flush()
     return take_in(txn.sql, txn.now, op)
 
@@ -412,10 +424,17 @@ def _index(txn: Transaction, op: Index) -> Indexed:
 def _flush(txn: Transaction, op: Flush) -> bool:
     """Write what a search has taken in; nothing that anybody else can ask for."""
     txn.ledger.flush()
-    return write(txn.sql, txn.now, op.recent)
+    return op.write(txn.sql, txn.now)
+
+
+def _search(sql: Sql, now: int, op: Search) -> HitPage:
+    """Find items and messages, by an index that remembers nothing: a store that is only read has its own."""
+    from .finding import search  # the ranking: not for those who never search
+
+    return search(sql, now, op)
 
 
 MOVES: dict[type[Any], Callable[[Transaction, Any], Any]] = {
     **WRITES, Load: load, Erase: erase, Index: _index, Flush: _flush,
 }  # fmt: skip
-ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump, Search: search}
+ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump, Search: _search}

@@ -16,12 +16,14 @@ import msgspec
 
 from botwire import revisions
 from botwire.ops import MICROSECONDS, Fields, Policy
-from botwire.search import Row, documents, texts
+from botwire.search import Row, documents, texts, words
 from botwire.values import decode
 
-from . import index
-from .index import ITEM, Added, Counts, Sql, State, Talk, Walk
+from . import index, indexing, postings
+from .index import ITEM, Counts, State, Talk, Walk
+from .indexing import Added, Block
 from .ledger import APPENDED, CLEARED, EDITED, ON_CONVERSATION, TOUCHED, TRIMMED
+from .postings import Sql
 from .reads import place_range
 
 LATER = 1 << 31  # positions of what is said in a conversation whose beginning is not taken in yet
@@ -63,15 +65,27 @@ class Seen(msgspec.Struct):
         return self.policy.index, self.policy.messages_max_age
 
 
+def new_state(version: int, *, before: bool = False) -> State:
+    """The state of an index that has taken in nothing yet."""
+    return State(version, 0, words.VERSION, Counts(walk=Walk(version, before=before)))
+
+
+def _counted(terms: list[str]) -> dict[str, int]:
+    """How often each term is there; 255 times is as often as it gets."""
+    counts = Counter(terms)
+    return counts if len(terms) <= 255 else {term: min(count, 255) for term, count in counts.items()}
+
+
 class Recent:
     """A namespace's index: what lies in the file, and what is here because it does not yet."""
 
     def __init__(self, seen: Seen, state: State | None) -> None:
         self.lock = threading.Lock()
         self.namespace = seen.id
+        self.name = seen.name
         self.rules = seen.rules  # by which it takes in
         self.written = state  # as it is in the file
-        self.state = deepcopy(state) or index.new_state(seen.version)
+        self.state = deepcopy(state) or new_state(seen.version)
         self.added: dict[int, Added] = {}
         self.gone: dict[int, set[str]] = {}  # documents in the file that hold no longer, and their terms
         self.wiped = False  # … and all that is in the file does not
@@ -79,8 +93,8 @@ class Recent:
         self._keys: dict[str, int] = {}
         self._places: dict[int, int] = {}
         self._talks: dict[str, Talk | None] = {}
-        self._rows: dict[int, Row] = {}  # as in the file
-        self._blocks: dict[int, index.Block | None] = {}
+        self._rows: dict[int, Row | None] = {}  # every row that was asked for; `None`: it is not there
+        self._blocks: dict[int, Block | None] = {}
         self._authors: tuple[str, ...] = ()
         self._present: tuple[str, ...] = ()
 
@@ -100,6 +114,11 @@ class Recent:
         return self.written is not None and not self.wiped
 
     # ── taking in ──
+
+    def may_wait(self, view: Seen) -> bool:
+        """Whether what is not taken in yet is only what was there before there was search."""
+        walk = self.counts.walk
+        return not self.behind and self.state.version >= view.version and (walk is None or walk.before)
 
     def is_done(self, view: Seen) -> bool:
         """Whether everything is taken in."""
@@ -129,7 +148,7 @@ class Recent:
         """What is in the file is of no use: take everything in."""
         self._wipe()
         self.behind = False
-        self.state = index.new_state(version)
+        self.state = new_state(version, before=True)
 
     def _changes(self, sql: Sql, limit: int) -> list[Change]:
         since = self.state.version
@@ -187,7 +206,7 @@ class Recent:
             index.item_range(self.namespace)[0] + self.counts.numbers, found.words, None, None, updated, found.flags
         )
         self._keys[key] = row.id
-        self._add(Added(row, Counter(found.terms), key=key))
+        self._add(Added(row, _counted(found.terms), key=key))
 
     def document_of_key(self, sql: Sql, key: str) -> int | None:
         """The document of an item."""
@@ -248,12 +267,12 @@ class Recent:
         who = self._known(author or role)
         around = document >> 32 << 32 | session
         self._places[place] = document
-        self._add(Added(Row(document, found.words, around, who, said, found.flags), Counter(found.terms), place=place))
+        self._add(Added(Row(document, found.words, around, who, said, found.flags), _counted(found.terms), place=place))
 
     def _known(self, author: str | None) -> str | None:
         """An author who can still be told from the others."""
         authors = self.counts.authors
-        return author if author in authors or len(authors) < index.MAX_AUTHORS else None
+        return author if author in authors or len(authors) < indexing.MAX_AUTHORS else None
 
     def _replace_messages(self, sql: Sql, view: Seen, rows: Iterable[tuple[Any, ...]]) -> None:
         for row in rows:
@@ -371,7 +390,8 @@ class Recent:
 
     def _add(self, document: Added) -> None:
         self.added[document.row.id] = document
-        index.count(self.counts, document.row)
+        self._rows[document.row.id] = document.row
+        indexing.count(self.counts, document.row)
 
     def _remove_all(self, sql: Sql, found: Iterable[int]) -> None:
         for document in found:
@@ -380,37 +400,48 @@ class Recent:
     def _remove(self, sql: Sql, document: int | None) -> None:
         if document is None:
             return
+        before = self.row(sql, document)
+        self._rows[document] = None
         if (held := self.added.pop(document, None)) is not None:
-            index.uncount(self.counts, held.row)
+            indexing.uncount(self.counts, held.row)
             self._keys.pop(held.key or "", None)
             self._places.pop(held.place or 0, None)
         elif document not in self.gone:
-            if (row := self.row(sql, document)) is not None:
-                index.uncount(self.counts, row)
+            if before is not None:
+                indexing.uncount(self.counts, before)
             self.gone[document] = set(index.terms_of(sql, document))
 
     # ── reading ──
 
     def row(self, sql: Sql, document: int) -> Row | None:
         """A document without its text."""
+        if document in self._rows:
+            return self._rows[document]
         if (held := self.added.get(document)) is not None:
-            return held.row
-        if document in self.gone or not self.base:
-            return None
-        if (row := self._rows.get(document)) is not None:
-            return row
-        block = self._block(sql, document >> 8)
-        found = None if block is None else block.row(document, self._author_names())
-        if found is not None:
-            self._rows[document] = found
+            found: Row | None = held.row
+        elif document in self.gone or not self.base:
+            found = None
+        else:
+            block = self._block(sql, document >> 8)
+            found = None if block is None else block.row(document, self._author_names())
+        self._rows[document] = found
         return found
 
-    def _block(self, sql: Sql, number: int) -> index.Block | None:
+    def rows(self, sql: Sql, documents: Iterable[int]) -> dict[int, Row]:
+        """Those of the documents that are there, without their texts."""
+        known = self._rows
+        return {
+            document: row
+            for document in documents
+            if (row := known[document] if document in known else self.row(sql, document)) is not None
+        }
+
+    def _block(self, sql: Sql, number: int) -> Block | None:
         if number not in self._blocks:
             if len(self._blocks) >= BLOCKS:
                 self._blocks.clear()
-                self._rows.clear()
-            self._blocks[number] = index.read_block(sql, self.namespace, number)
+                self._rows = {document: held.row for document, held in self.added.items()}
+            self._blocks[number] = indexing.read_block(sql, self.namespace, number)
         return self._blocks[number]
 
     def authors(self) -> tuple[str, ...]:
@@ -428,7 +459,7 @@ class Recent:
 
     def postings(self, sql: Sql, term: str) -> dict[int, int]:
         """The documents that hold a term, and how often."""
-        found = index.postings(sql, self.namespace, term) if self.base else {}
+        found = postings.postings(sql, self.namespace, term) if self.base else {}
         for document in self.gone:
             found.pop(document, None)
         return self._with_added(term, found)
@@ -441,14 +472,14 @@ class Recent:
 
     def frequency(self, sql: Sql, term: str) -> int:
         """In how many documents a term is."""
-        found = index.frequency(sql, self.namespace, term) if self.base else 0
+        found = postings.frequency(sql, self.namespace, term) if self.base else 0
         found -= sum(term in terms for terms in self.gone.values())
         return found + sum(term in held.terms for held in self.added.values())
 
     def counts_in(self, sql: Sql, term: str, among: Collection[int]) -> dict[int, int]:
         """Of these documents those that hold a term, and how often."""
         written = [document for document in among if document not in self.added and document not in self.gone]
-        found = index.counts_in(sql, self.namespace, term, written) if self.base else {}
+        found = postings.counts_in(sql, self.namespace, term, written) if self.base else {}
         for document in among:
             held = self.added.get(document)
             if held is not None and (count := held.terms.get(term)):
@@ -457,7 +488,7 @@ class Recent:
 
     def vocabulary(self, sql: Sql, first: str, end: str | None, limit: int) -> set[str]:
         """Terms in use, from `first` until before `end`."""
-        found = set(index.vocabulary(sql, self.namespace, first, end, limit)) if self.base else set()
+        found = set(postings.vocabulary(sql, self.namespace, first, end, limit)) if self.base else set()
         for held in self.added.values():
             found.update(term for term in held.terms if term >= first and (end is None or term < end))
         return found
@@ -505,7 +536,7 @@ class Recent:
             index.drop(sql, self.namespace)
         state = deepcopy(self.state)
         state.generation = index.new_generation()
-        index.write(sql, self.namespace, state, self.added.values(), self.gone)
+        indexing.write(sql, self.namespace, state, self.added.values(), self.gone)
         for name, talk in self._talks.items():
             if talk is None:
                 sql("DELETE FROM search_conversations WHERE namespace = ? AND name = ?", (self.namespace, name))

@@ -16,29 +16,41 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import apsw
 import msgspec
 from msgspec import Raw
 
-from botwire.errors import BotWireError, InvalidInput, RequestReused, StoreError, StoreReadOnly, StoreUnavailable
-from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Item, Load, Op, Search, Value
+from botwire.errors import (
+    BotWireError,
+    InvalidInput,
+    RequestReused,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Index, Item, Load, Op, Search, Value
 from botwire.signals import Signals
 
 from .commits import Commits, Request
 from .connection import Durability, Patience, connect, in_our_words, translated
-from .finding import ROUNDS, Flush, FullError, Searches, find
 from .ledger import Ledger
 from .migrations import old_backups, prepare
-from .moves import ALL_READS, MOVES
+from .moves import ALL_READS, MOVES, Flush
 from .reads import GET, NAMESPACE_ID, VALUE, item_of
-from .recent import Recent
 from .turnstile import NoTurnstile, Turnstile
 from .writes import Transaction
 
+if TYPE_CHECKING:
+    from .finding import Searches
+    from .recent import Recent
+
 REQUESTS_KEPT = 24 * 3_600 * 1_000_000  # microseconds
 MAX_READERS = 16  # idle connections kept
+INDEXED_TOGETHER = 500  # older entries
 MAX_IDS = 100_000  # namespace ids remembered
 FORK_PATIENCE = 1.0  # seconds that a fork waits for other threads' reads to end
 POLL = 0.05  # seconds between two looks for what other processes wrote, while somebody waits
@@ -85,7 +97,7 @@ class SQLiteStore:
         self._turnstile = NoTurnstile("") if self.in_memory else Turnstile(self.path)
         self._commits = Commits(self._run_group)
         self.signals = Signals(self._poll, POLL)
-        self._searches = Searches()
+        self._searches: Searches | None = None  # what searches have found out; made by the first
         self._index_writer: threading.Thread | None = None
         self._polled = -1
         self._erased = False
@@ -305,9 +317,12 @@ class SQLiteStore:
 
     def _search(self, ops: Sequence[Op]) -> list[Any]:
         """Run reads with searches among them. What a search takes in is written when there is much of it."""
+        from .finding import ROUNDS, FullError, Searches, find  # the ranking: not for those who never search
+
         writable, rounds = True, ROUNDS
+        searches = self._searches = self._searches or Searches()
         while True:
-            search = partial(find, searches=self._searches, writable=writable, rounds=rounds)
+            search = partial(find, searches=searches, writable=writable, rounds=rounds)
             try:
                 results = self._read_with({**ALL_READS, Search: search}, ops)
             except FullError as full:
@@ -318,30 +333,48 @@ class SQLiteStore:
 
     def _write_index(self, recent: Recent) -> bool:
         """Write what searches have taken in. False: it cannot be written, and stays in memory."""
-        request = Request([cast("Op", Flush(recent))])
+        from .finding import write
+
+        request = Request([cast("Op", Flush(partial(write, recent=recent)))])
         try:
             self.submit([request])
-        except StoreError:
+            if request.error is not None:
+                raise request.error
+        except (StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable):
             return False
-        if request.error is not None:
-            return False
-        self._searches.forget(recent)
+        if self._searches is not None:
+            self._searches.forget(recent)
         return True
 
     def _write_index_later(self) -> None:
         """Have another thread write what is worth it: the search itself has been answered."""
         if self._failure is not None or (self._index_writer is not None and self._index_writer.is_alive()):
             return
-        if full := self._searches.full():
+        if self._searches is not None and (full := self._searches.full()):
             thread = threading.Thread(target=self._write_indexes, args=(full,), name="botwire-index", daemon=True)
             with suppress(RuntimeError):  # the interpreter is going down
                 thread.start()
                 self._index_writer = thread
 
     def _write_indexes(self, recents: list[Recent]) -> None:
-        for recent in recents:
-            if not self._write_index(recent):
-                return
+        try:
+            for recent in recents:
+                if not self._write_index(recent):
+                    return
+                if recent.counts.walk is not None:
+                    self._take_in_the_rest(recent.name)
+        except BotWireError as error:  # nobody waits for this thread; what it would have written stays in memory
+            import logging  # only for this
+
+            logging.getLogger("botwire").warning("the search index of %s cannot be written: %s", self.path, error)
+
+    def _take_in_the_rest(self, namespace: str) -> None:
+        """Index what was there before there was search, in small steps, so that others can work too."""
+        left = 1
+        while left:
+            start = time.monotonic()
+            left = self.execute([Index(namespace, limit=INDEXED_TOGETHER)])[0].left
+            time.sleep(time.monotonic() - start)
 
     def _open_reader(self, *, mapped: bool = False) -> apsw.Cursor:
         if self._writer is None:
@@ -403,7 +436,8 @@ class SQLiteStore:
             self.signals.notify(touched)
         if self._erased:
             self._erased = False
-            self._searches.forget()
+            if self._searches is not None:
+                self._searches.forget()
             self._scrub(requests)
 
     def _commit(self, requests: list[Request]) -> set[str]:

@@ -62,6 +62,9 @@ CREATE TABLE search_pending (
     PRIMARY KEY (namespace, kind, name)
 ) WITHOUT ROWID;
 
+-- What is there already is indexed little by little. (No index was ever made of terms of version 0.)
+INSERT INTO search_namespaces SELECT id, version, 0, 0, '{"walk":{"version":0}}' FROM namespaces;
+
 -- A conversation's id is never used twice: documents are named by it. No conversation above this id was ever deleted.
 ALTER TABLE store ADD COLUMN conversations INTEGER NOT NULL DEFAULT 0;
 
