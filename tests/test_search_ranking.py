@@ -23,7 +23,7 @@ class InMemory:
         self.held = {}
         self.asked: Counter[str] = Counter()
         self.cosines = None
-        self.filtered = False
+        self.hidden: set[int] = set()
         self._next, self._session, self._at = 1 << 32, 0, None
 
     def item(self, key, text):
@@ -47,7 +47,7 @@ class InMemory:
         rows = self.held.values()
         names = tuple(dict.fromkeys(row.author for row in rows if row.author))
         items = sum(row.session is None for row in rows)
-        return Scope(len(rows), sum(row.words for row in rows), items, names, (2023, 2023), self.filtered)
+        return Scope(len(rows), sum(row.words for row in rows), items, names, (2023, 2023), bool(self.hidden))
 
     def frequencies(self, terms):
         return {term: len(self.counts_of.get(term, ())) for term in terms}
@@ -55,6 +55,9 @@ class InMemory:
     def postings(self, terms, *, items_only=False):
         self.asked.update(terms)
         found = {term: self.counts_of.get(term, {}) for term in terms}
+        found = {
+            term: {place: n for place, n in held.items() if place not in self.hidden} for term, held in found.items()
+        }
         if items_only:
             found = {term: {place: n for place, n in held.items() if place >= 1 << 62} for term, held in found.items()}
         return found
@@ -63,7 +66,7 @@ class InMemory:
         return {term: {place: n for place, n in self.counts_of[term].items() if place in documents} for term in terms}
 
     def rows(self, documents):
-        return {place: self.held[place] for place in documents if place in self.held}
+        return {place: self.held[place] for place in documents if place in self.held and place not in self.hidden}
 
     def dated(self, first, last, limit):
         return [place for place, row in self.held.items() if row.session is not None and first <= row.at < last][:limit]
@@ -183,6 +186,28 @@ def test_the_name_of_an_author_is_text_in_an_item(index):
     anas = index.item("birthday of Ana", "3 May")
     index.item("birthday of Carl", "4 May")
     assert ids(find("When is the birthday of Ana?", index, 5))[0] == anas
+
+
+def test_the_name_of_an_author_is_no_word_of_a_message(index):
+    fill(index)
+    index.item("birthday of Ana", "3 May")
+    greeting = index.say("bob", "Good day to you, Ana")
+    assert greeting not in ids(find("When is the birthday of Ana?", index, 50))
+
+
+def test_a_filter_does_not_change_what_words_are_worth(index):
+    held = [index.item(f"k{number}", "tea coffee" if number < 3 else "tea") for number in range(9)]
+    before = {hit.id: hit.score for hit in find("tea coffee", index, 10)}
+    index.hidden = set(held[1:5])
+    assert {hit.id: hit.score for hit in find("tea coffee", index, 10)} == pytest.approx(
+        {place: score for place, score in before.items() if place not in index.hidden}
+    )
+
+
+def test_the_best_are_as_many_as_asked_for_also_where_all_are_equal():
+    assert ranking.best(dict.fromkeys(range(10), 1.0), 3) == {9: 1.0, 8: 1.0, 7: 1.0}
+    assert ranking.best({1: 3.0, 2: 1.0, 3: 2.0, 4: 1.0}, 3) == {1: 3.0, 3: 2.0, 4: 1.0}
+    assert ranking.best({1: 3.0}, 3) == {1: 3.0}
 
 
 def test_the_user_is_meant_by_i_where_only_roles_speak(index):
@@ -317,6 +342,16 @@ def test_text_and_meaning_add_up(index):
     text = index.say("ana", "my dog sleeps", START + timedelta(days=2))
     index.cosines = lambda text: Nearest({both: 0.9, index._next - 5: 0.4}, 0.1)
     assert ids(find("dog", index, 2)) == [both, text]
+
+
+def test_an_answer_to_a_question_that_is_near_is_near_itself(index):
+    asked = index.say("ana", "Do you keep pets?")
+    answered = index.say("bob", "Yes, Rex")
+    other = index.say("ana", "Nice", START + timedelta(days=1))
+    index.cosines = lambda text: Nearest({asked: 0.9, answered: 0.2, other: 0.2}, 0.1)
+    assert ids(find("animals", index, 3)) == [asked, answered, other]
+    parts = {hit.id: hit.vector for hit in find("animals", index, 3)}
+    assert parts[answered] > 2 * parts[other] > 0
 
 
 def test_a_question_for_the_embedder_is_without_the_authors(index):
