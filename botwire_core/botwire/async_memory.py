@@ -10,9 +10,10 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, cast, overload
 
-from . import flows, transfer, values
+from . import embedding, flows, transfer, values
 from .batch import AsyncBatch
 from .conversation import AsyncConversation
+from .embedding import Embedding
 from .errors import BotWireError, Conflict
 from .flows import Flow, Moment, Ttl
 from .handle import Handle
@@ -43,6 +44,7 @@ from .ops import (
     Removed,
     Revision,
     Scan,
+    Search,
     Touch,
     Value,
 )
@@ -108,6 +110,8 @@ class AsyncMemory(Handle):
 
     async def close(self) -> None:
         """Let go of the store."""
+        if self._embedding is not None and self._embedding.worker is not None:
+            self._embedding.worker.cancel()
         self._store = None
         if (store := self._release()) is not None:
             await asyncio.get_running_loop().run_in_executor(None, store.close)
@@ -296,8 +300,49 @@ class AsyncMemory(Handle):
             self.namespace, query, limit, where=where, kinds=kinds, conversation=conversation, tags=tags, author=author,
             since=since, until=until, around=around, explain=explain, subtree=subtree,
         )  # fmt: skip
+        if self._embedding is not None:
+            op = await self._with_vector(op, self._embedding)
         hits: list[Hit] = (await self.ask(op)).hits
         return hits
+
+    async def _with_vector(self, op: Search, given: Embedding) -> Search:
+        steps = embedding.with_vector(op, given.model)
+        op, more = await embedding.drive_async(steps, self.execute, given)
+        if more:
+            embedding.as_task(op, given, self._opened().execute)
+        return op
+
+    async def embed(
+        self, *, replace: bool = False, subtree: bool = False, progress: Callable[[int, int], object] | None = None
+    ) -> int:
+        """Embed everything that is searched and has no vector yet."""
+        given = embedding.needed(self._embedding)
+        steps = embedding.everything(
+            self.namespace, given.model, replace=replace, subtree=subtree, progress=progress, pauses=embedding.TRIES
+        )
+        return await embedding.drive_async(steps, self.execute, given)
+
+    async def context(
+        self,
+        query: str,
+        max_tokens: int = 1_000,
+        *,
+        limit: int = 20,
+        around: int = 1,
+        conversation: str | None = None,
+        kinds: str | Iterable[str] | None = None,
+        where: dict[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        subtree: bool = False,
+        counter: Callable[[str], int] | None = None,
+    ) -> str:
+        """The memories that answer a query best, as a block to put into a prompt."""
+        hits = await self.search(
+            query, limit, where=where, kinds=kinds, conversation=conversation, since=since, until=until, around=around,
+            subtree=subtree,
+        )  # fmt: skip
+        return flows.context_block(hits, max_tokens, counter)
 
     # ── conversations ──
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -24,7 +24,9 @@ from .ops import (
     Fields,
     Get,
     History,
+    Hit,
     Item,
+    Message,
     Meta,
     Op,
     Policy,
@@ -36,6 +38,9 @@ from .ops import (
     check_fields,
     microseconds,
 )
+
+if TYPE_CHECKING:
+    from .search.context import Piece
 
 T = TypeVar("T")
 Flow = Generator[Sequence[Op], list[Any], T]
@@ -330,6 +335,42 @@ def search_op(
         explain,
         subtree,
     )
+
+
+def pieces(hits: Iterable[Hit]) -> list[Piece]:
+    """Hits as what may go into a prompt: with the messages around them, each of them once."""
+    from .search.context import Piece  # only where it is used
+
+    found: list[Piece] = []
+    seen: set[tuple[str, str, int]] = set()
+    for hit in hits:
+        if hit.item is not None:
+            found.append(Piece("item", hit.item.key, hit.item.updated_at, hit.text, hit.item.author, hit.terms))
+            continue
+        for message in (*hit.before, hit.message, *hit.after):
+            assert message is not None  # a hit without an item has one
+            place = (message.namespace, message.conversation, message.version)
+            if place not in seen:
+                seen.add(place)
+                text = texts_of(message)
+                found.append(
+                    Piece("message", message.conversation, message.at, text, message.author or message.role, hit.terms)
+                )
+    return found
+
+
+def context_block(hits: Iterable[Hit], max_tokens: int, counter: Callable[[str], int] | None) -> str:
+    """Hits as a block to put into a prompt."""
+    from .search import context  # only where it is used
+
+    return context.block(pieces(hits), max_tokens, counter or context.estimate)
+
+
+def texts_of(message: Message) -> str:
+    """What a message says."""
+    from .search import texts  # only where it is used
+
+    return texts.of_message(message.value)
 
 
 def policy_of(

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidInput
 from .names import check_name, check_namespace
 from .stores import opening
 from .stores.base import Store
 
+if TYPE_CHECKING:
+    from .embedding import Embedding
+
 
 class Handle:
     """A namespace, and where it is kept. It opens nothing before it is used."""
 
-    __slots__ = ("__weakref__", "_durability", "_shared", "_store", "_url", "author", "namespace", "timeout")
+    __slots__ = (
+        "__weakref__",
+        "_durability",
+        "_embedding",
+        "_shared",
+        "_store",
+        "_url",
+        "author",
+        "namespace",
+        "timeout",
+    )
 
     namespace: str
     author: str | None
@@ -28,6 +42,7 @@ class Handle:
         store: Any = None,
         durability: str | None = None,
         author: str | None = None,
+        embedder: Any = None,
     ) -> None:
         check_namespace(namespace)
         if base_url is not None:
@@ -41,6 +56,9 @@ class Handle:
         self._durability = durability
         self._shared: opening.Shared | None = None
         self._store: Any = store
+        self._embedding: Embedding | None = None
+        if embedder is not None:
+            self._take_embedder(embedder)
         if not (url is None and durability is None and author is None and store is None and timeout is None):
             self._check_arguments(store)
 
@@ -56,6 +74,16 @@ class Handle:
             raise InvalidInput(f"timeout={timeout!r} must be a number of seconds, more than 0")
         if store is None:
             opening.check(self._url, self._durability)
+
+    def _take_embedder(self, embedder: Any) -> None:
+        from .embedding import Embedding  # only for those who have one
+
+        url = os.environ.get("BOTWIRE_URL") if self._url is None and self._store is None else self._url
+        if url is not None and url.startswith(("http://", "https://")):
+            raise InvalidInput(
+                "an embedder belongs to whoever opens the store: give it to the server, not to its client"
+            )
+        self._embedding = Embedding(embedder)
 
     def _acquire(self) -> opening.Shared:
         shared = self._shared = opening.acquire(self._url, self._durability, self)
@@ -85,6 +113,7 @@ class Handle:
             "store": self._store if self._shared is None else None,
             "durability": self._durability,
             "author": self.author,
+            "embedder": None if self._embedding is None else self._embedding.given,
         }
         return _rebuild, (type(self), arguments)
 

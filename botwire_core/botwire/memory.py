@@ -38,6 +38,7 @@ from .ops import (
     Removed,
     Revision,
     Scan,
+    Search,
     Touch,
     Value,
 )
@@ -47,6 +48,7 @@ from .values import decode
 if TYPE_CHECKING:
     from .batch import Batch
     from .conversation import Conversation
+    from .embedding import Embedding
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -66,6 +68,8 @@ class Memory(Handle):
         store: a store object instead of a URL; it is yours to close.
         durability: `"full"` (an acknowledged write survives power loss) or `"relaxed"`; of SQLite stores only.
         author: who writes, noted beside every value unless `set` says otherwise.
+        embedder: lets `search` find by meaning, too: a callable from a list of texts to their vectors, or
+            `"openai:MODEL"`, `"openai:MODEL@URL"`, `"sentence-transformers:MODEL"`, `"fastembed:MODEL"`.
 
     Arguments are checked here; the store is opened by the first use.
 
@@ -329,8 +333,61 @@ class Memory(Handle):
             self.namespace, query, limit, where=where, kinds=kinds, conversation=conversation, tags=tags, author=author,
             since=since, until=until, around=around, explain=explain, subtree=subtree,
         )  # fmt: skip
+        if self._embedding is not None:
+            op = self._with_vector(op, self._embedding)
         hits: list[Hit] = self.ask(op).hits
         return hits
+
+    def _with_vector(self, op: Search, given: Embedding) -> Search:
+        """The search with its query's vector; some texts that have none yet are embedded on the way."""
+        from . import embedding  # only for those who have an embedder
+
+        op, more = embedding.drive(embedding.with_vector(op, given.model), self.execute, given)
+        if more:
+            embedding.in_background(op, given, self._opened().execute)
+        return op
+
+    def embed(
+        self, *, replace: bool = False, subtree: bool = False, progress: Callable[[int, int], object] | None = None
+    ) -> int:
+        """Embed everything that is searched and has no vector yet. Returns how many texts that were.
+
+        Searches do this little by little; this is for much at once. Cut off, it goes on where it was when it is called
+        again. `replace`: in the place of another embedder's vectors. `progress(done, total)` is called now and then.
+        """
+        from . import embedding  # only for those who have an embedder
+
+        given = embedding.needed(self._embedding)
+        steps = embedding.everything(
+            self.namespace, given.model, replace=replace, subtree=subtree, progress=progress, pauses=embedding.TRIES
+        )
+        return embedding.drive(steps, self.execute, given)
+
+    def context(
+        self,
+        query: str,
+        max_tokens: int = 1_000,
+        *,
+        limit: int = 20,
+        around: int = 1,
+        conversation: str | None = None,
+        kinds: str | Iterable[str] | None = None,
+        where: dict[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        subtree: bool = False,
+        counter: Callable[[str], int] | None = None,
+    ) -> str:
+        """The memories that answer a query best, as a block to put into a prompt; empty if there are none.
+
+        Items and messages with their dates, none twice, marked as data, in at most `max_tokens`; `counter(text) -> int`
+        counts them, by default they are estimated. `around`: so many messages before and after each come with it.
+        """
+        hits = self.search(
+            query, limit, where=where, kinds=kinds, conversation=conversation, since=since, until=until, around=around,
+            subtree=subtree,
+        )  # fmt: skip
+        return flows.context_block(hits, max_tokens, counter)
 
     # ── conversations ──
 

@@ -36,6 +36,7 @@ MAX_SECONDS = 100 * 366 * 86_400  # a century: longer spans are mistakes of unit
 MAX_HITS = 1_000
 MAX_AROUND = 50
 MAX_FIELDS = 32
+MAX_DIMENSION = 16_384
 
 END_OF_TIME = 253_402_300_800 * MICROSECONDS  # the year 10000
 
@@ -413,6 +414,38 @@ class Indexed(Struct, frozen=True, omit_defaults=True):
     left: int = 0
 
 
+class Text(Struct, frozen=True):
+    """A text that has no vector yet, and what it is called in the index."""
+
+    document: int
+    digest: int
+    text: str
+
+
+class Texts(Struct, frozen=True, omit_defaults=True):
+    """Texts to be embedded. `left`: how many lack a vector, these included; `unindexed`: not in the index yet."""
+
+    texts: list[Text]
+    query: str = ""
+    left: int = 0
+    unindexed: int = 0
+
+
+class Vector(Struct, frozen=True, omit_defaults=True):
+    """The embedding of a text: float32 numbers, little-endian, of length 1. Empty: there is nothing to embed in it."""
+
+    document: int
+    digest: int
+    vector: bytes = b""
+
+
+class Embedded(Struct, frozen=True, omit_defaults=True):
+    """How many vectors an `Embed` has stored, and how many texts are still without one."""
+
+    stored: int = 0
+    left: int = 0
+
+
 class ChangePage(Struct, frozen=True, omit_defaults=True):
     """A page of the feed, oldest first. `cursor` goes on behind it, even when the page is empty."""
 
@@ -437,6 +470,8 @@ class NamespaceInfo(Struct, frozen=True, omit_defaults=True):
     """What holds here, the store's defaults included."""
     unindexed: int = 0
     """Changes and older entries that the next search has to take in first; nothing is missing from its answer."""
+    unembedded: int = 0
+    """Indexed texts that have no vector yet, if an embedder is in use; search finds them by their words."""
 
 
 class NamespacePage(Struct, frozen=True, omit_defaults=True):
@@ -707,8 +742,15 @@ class Search(Op, frozen=True):
     """How many messages before and after each message come with it."""
     explain: bool = False
     subtree: bool = False
+    vector: bytes | None = None
+    """The query's embedding, packed as in `botwire.search.vectors`, by the embedder `model`."""
+    model: str | None = None
 
     def check(self) -> None:
+        if (self.vector is None) != (self.model is None):
+            raise InvalidInput("a query's vector comes with the name of its model")
+        if self.vector is not None:
+            _check_vector(self.vector)
         if not isinstance(self.query, str):
             raise InvalidInput(f"a query is a str, not {type(self.query).__name__}: {self.query!r}")
         if not 0 <= self.limit <= MAX_HITS:
@@ -724,13 +766,49 @@ class Search(Op, frozen=True):
                 raise InvalidInput(f"kinds={self.kinds!r}: there are 'item' and 'message'")
 
 
+class Unembedded(Op, frozen=True):
+    """What an embedder still has to be given: texts without a vector, at most `limit`, and the query as it takes it."""
+
+    result: ClassVar[Any] = Texts
+    model: str
+    query: str = ""
+    subtree: bool = False
+    limit: int = 100
+
+    def check(self) -> None:
+        names.check_name(self.model, "model")
+        _check_limit(self.limit)
+
+
+class Embed(Op, frozen=True):
+    """Store the vectors of texts that `Unembedded` has answered. `replace` lets go of those of another model first."""
+
+    access: ClassVar[Access] = "write"
+    result: ClassVar[Any] = Embedded
+    model: str
+    dimension: int
+    vectors: list[Vector]
+    replace: bool = False
+    subtree: bool = False
+
+    def check(self) -> None:
+        names.check_name(self.model, "model")
+        if not 0 < self.dimension <= MAX_DIMENSION:
+            raise InvalidInput(f"a vector has from 1 to {MAX_DIMENSION:,} numbers, not {self.dimension}")
+        if len(self.vectors) > MAX_PAGE:
+            raise InvalidInput(f"{len(self.vectors):,} vectors in one call: the limit is {MAX_PAGE:,}")
+        for each in self.vectors:
+            if each.vector and len(each.vector) != 4 * self.dimension:
+                raise InvalidInput(f"a vector of {len(each.vector)} bytes is none of {self.dimension} numbers")
+
+
 class Index(Op, frozen=True):
     """Take in what search has not indexed yet, at most `limit` entries; `afresh` forgets the index first.
 
     Nothing needs it, for a search takes in what it needs. It is there for large files from before there was search.
     """
 
-    access: ClassVar[Access] = "admin"
+    access: ClassVar[Access] = "write"
     result: ClassVar[Any] = Indexed
     subtree: bool = False
     afresh: bool = False
@@ -932,7 +1010,8 @@ class Load(Op, frozen=True):
 
 AnyOp = (
     Value | Get | Scan | History | Messages | Conversations | Changes | Describe | Namespaces | Dump
-    | Search | Put | Delete | Touch | Append | Edit | Trim | Clear | Erase | Configure | Load | Index
+    | Search | Unembedded
+    | Put | Delete | Touch | Append | Edit | Trim | Clear | Erase | Configure | Load | Index | Embed
 )  # fmt: skip
 
 
@@ -953,6 +1032,11 @@ def _check_ttl(ttl: float | None) -> None:
 def _check_version(version: int | None) -> None:
     if version is not None and (isinstance(version, bool) or not isinstance(version, int) or not 0 <= version < 2**63):
         raise InvalidInput(f"if_version={version!r} must be a version, an integer from 0 up")
+
+
+def _check_vector(vector: bytes) -> None:
+    if not vector or len(vector) % 4 or len(vector) > 4 * MAX_DIMENSION:
+        raise InvalidInput(f"a vector of {len(vector)} bytes is none of float32 numbers")
 
 
 def check_fields(index: Fields) -> None:

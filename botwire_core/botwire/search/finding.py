@@ -49,6 +49,11 @@ def find(text: str, index: Index, limit: int, weights: Weights | None = None) ->
     return hits[:limit]
 
 
+def for_embedder(text: str, index: Index) -> str:
+    """What of a question is to be embedded: `Index.nearest` is asked with it."""
+    return _analysed(text, index, index.scope()).for_embedder
+
+
 def _analysed(text: str, index: Index, scope: Scope) -> Question:
     def in_use(word: str) -> bool:
         term = stem(word)

@@ -7,7 +7,7 @@ several namespaces, as `botwire.search` asks for it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,11 +15,28 @@ from threading import Lock
 from typing import Any
 
 from botwire import search as ranking
-from botwire.ops import DEFAULTS, MICROSECONDS, Hit, HitPage, Index, Indexed, Item, Message, Policy, Search
+from botwire.ops import (
+    DEFAULTS,
+    MICROSECONDS,
+    Embed,
+    Embedded,
+    Hit,
+    HitPage,
+    Index,
+    Indexed,
+    Item,
+    Message,
+    Policy,
+    Search,
+    Text,
+    Texts,
+    Unembedded,
+)
 from botwire.search import Nearest, Row, Scope, words
 from botwire.where import check_where, matches
 
-from . import index
+from . import embedding, index
+from .embedding import Matrices
 from .index import ITEM
 from .ledger import read_policy
 from .postings import Sql
@@ -52,12 +69,14 @@ class Searches:
     def __init__(self) -> None:
         self._lock = Lock()
         self._recent: OrderedDict[int, Recent] = OrderedDict()
+        self.matrices = Matrices()
 
     def forget(self, recent: Recent | None = None) -> None:
         """Remember nothing more, of one namespace or of all."""
         with self._lock:
             if recent is None:
                 self._recent.clear()
+                self.matrices.forget()
             elif self._recent.get(recent.namespace) is recent:
                 del self._recent[recent.namespace]
 
@@ -127,8 +146,9 @@ class Part:
 class Scoped:
     """The index of one or several namespaces, for one question: see `botwire.search.Index`."""
 
-    def __init__(self, sql: Sql, op: Search, parts: Sequence[Part]) -> None:
+    def __init__(self, sql: Sql, op: Search, parts: Sequence[Part], matrices: Matrices) -> None:
         self._sql = sql
+        self._matrices = matrices
         self._op = op
         self._parts = parts
         self._passed: dict[int, bool] = {}
@@ -227,8 +247,25 @@ class Scoped:
         return sorted(found)[:limit]
 
     def nearest(self, text: str, limit: int) -> Nearest | None:
-        """By embeddings."""
-        return None
+        """The documents nearest to the question's vector, which came with it."""
+        if self._op.vector is None or self._op.model is None:
+            return None
+        vector, model = self._op.vector, self._op.model
+        for part in self._parts:
+            embedding.check_model(self._sql, part.seen.id, part.seen.name, model, len(vector) // 4)
+        found = [
+            self._matrices.nearest(self._sql, part.seen.id, vector, limit, self._admitted(part)) for part in self._parts
+        ]
+        return embedding.together(found, limit)
+
+    def _admitted(self, part: Part) -> Callable[[int], bool] | None:
+        """Which documents in the file may be found; `None`: all of them."""
+        recent = part.recent
+        if not recent.base:
+            return lambda document: False
+        if not self.filtered:
+            return None if not recent.gone else lambda document: document not in recent.gone
+        return lambda document: document not in recent.gone and self._passes(part, document)
 
     # ── filters ──
 
@@ -318,8 +355,9 @@ def _year(at: int) -> int:
 
 
 _SEEN = (
-    "SELECT n.id, n.name, n.version, n.feed_floor, n.loading, n.items + n.messages, n.policy, s.generation, "
-    "(SELECT policy FROM store) FROM namespaces n LEFT JOIN search_namespaces s ON s.namespace = n.id WHERE "
+    "SELECT n.id, n.name, n.version, n.feed_floor, n.loading, n.items + n.messages, n.policy, s.generation, e.model, "
+    "(SELECT policy FROM store) FROM namespaces n LEFT JOIN search_namespaces s ON s.namespace = n.id "
+    "LEFT JOIN search_embedders e ON e.namespace = n.id WHERE "
 )
 
 
@@ -332,8 +370,8 @@ def seen_below(sql: Sql, now: int, namespace: str, *, subtree: bool) -> list[See
 def _seen(sql: Sql, now: int, condition: str, bindings: Sequence[Any]) -> list[Seen]:
     rows = sql(_SEEN + condition, bindings).fetchall()
     return [
-        Seen(number, name, version, floor, entries, _policy(own, stored), made, now)
-        for number, name, version, floor, loading, entries, own, made, stored in rows
+        Seen(number, name, version, floor, entries, _policy(own, stored), made, model, now)
+        for number, name, version, floor, loading, entries, own, made, model, stored in rows
         if not loading  # an import is under way: it is whole, or it is not there
     ]
 
@@ -369,7 +407,7 @@ def find(sql: Sql, now: int, op: Search, searches: Searches, *, writable: bool =
             unindexed += 0 if recent.is_done(each) else max(1, each.entries - recent.counts.documents)
             recents.append(recent)
         parts = [Part(sql, recent, each, op) for recent, each in zip(recents, seen, strict=True)]
-        return HitPage(_hits(Scoped(sql, op, parts), op), unindexed)
+        return HitPage(_hits(Scoped(sql, op, parts, searches.matrices), op), unindexed)
 
 
 def _hits(scoped: Scoped, op: Search) -> list[Hit]:
@@ -404,13 +442,45 @@ def write(sql: Sql, now: int, recent: Recent) -> bool:
         return True
 
 
+def unembedded(sql: Sql, now: int, op: Unembedded, searches: Searches) -> Texts:
+    """What an embedder has still to be given in a scope."""
+    seen = seen_below(sql, now, op.namespace, subtree=op.subtree)
+    found: list[Text] = []
+    left = unindexed = 0
+    for each in seen:
+        embedding.check_model(sql, each.id, each.name, op.model)
+        left += embedding.count_unembedded(sql, each.id)
+        if len(found) < op.limit:
+            found += embedding.unembedded(sql, each.id, op.limit - len(found))
+        unindexed += int(each.generation is None or not new_recent(sql, each).is_up_to_date(each))
+    return Texts(found, _for_embedder(sql, now, op, searches), left, unindexed)
+
+
+def _for_embedder(sql: Sql, now: int, op: Unembedded, searches: Searches) -> str:
+    """The query as an embedder takes it, which depends on who speaks in the scope."""
+    asked = Search(op.namespace, op.query[:QUERY], subtree=op.subtree)
+    with ExitStack() as locks:
+        parts: list[Part] = []
+        for each in seen_below(sql, now, op.namespace, subtree=op.subtree):
+            recent = searches.recent(sql, each)
+            locks.enter_context(recent.lock)
+            parts.append(Part(sql, recent, each, asked))
+        return ranking.for_embedder(asked.query, Scoped(sql, asked, parts, searches.matrices))
+
+
+def embed(sql: Sql, now: int, op: Embed) -> Embedded:
+    """Store vectors."""
+    seen = seen_below(sql, now, op.namespace, subtree=op.subtree)
+    return embedding.embed(sql, op, {each.id: each.name for each in seen})
+
+
 def take_in(sql: Sql, now: int, op: Index) -> Indexed:
     """Write what is not in the index yet."""
     done = left = 0
     for seen in seen_below(sql, now, op.namespace, subtree=op.subtree):
         if op.afresh:
-            index.drop(sql, seen.id)
-        recent = new_recent(sql, seen)
+            index.drop(sql, seen.id, vectors=False)
+        recent = Recent(seen, None) if op.afresh else new_recent(sql, seen)
         if done < op.limit:
             recent.take_in(sql, seen, op.limit - done)
             done += recent.size
@@ -420,9 +490,9 @@ def take_in(sql: Sql, now: int, op: Index) -> Indexed:
     return Indexed(done, left)
 
 
-def search(sql: Sql, now: int, op: Search) -> HitPage:
+def search(sql: Sql, now: int, op: Search | Unembedded) -> HitPage | Texts:
     """A search that remembers nothing: in the midst of a write, what it sees may never be committed."""
-    return find(sql, now, op, Searches())
+    return find(sql, now, op, Searches()) if isinstance(op, Search) else unembedded(sql, now, op, Searches())
 
 
-__all__ = ["ROUNDS", "FullError", "Searches", "find", "search", "take_in", "write"]
+__all__ = ["ROUNDS", "FullError", "Searches", "embed", "find", "search", "take_in", "unembedded", "write"]

@@ -9,6 +9,7 @@ Every write looks into this module, so it stays small: the ranking is loaded by 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import json
@@ -18,6 +19,7 @@ from .postings import Sql, write_term
 
 ITEM = 1 << 62  # ids of items begin here: below are conversation << 32 | position in it
 _TABLES = ("search_blocks", "search_postings", "search_conversations", "search_pending", "search_namespaces")
+_VECTORS = ("search_vectors", "search_embedders")
 
 
 class Walk(msgspec.Struct, omit_defaults=True):
@@ -152,8 +154,8 @@ def documents_of(sql: Sql, namespace: int, key: str | None, conversation: str | 
 # ── what must leave the file at once ────────────────────────────────────────────────────────────────
 
 
-def drop(sql: Sql, namespace: int) -> None:
-    """Forget the namespace's index."""
+def drop(sql: Sql, namespace: int, *, vectors: bool = True) -> None:
+    """Forget the namespace's index; `vectors=False` leaves those to be used again."""
     found = sql("SELECT conversation FROM search_conversations WHERE namespace = ?", (namespace,)).fetchall()
     for (conversation,) in found:
         sql(
@@ -161,7 +163,7 @@ def drop(sql: Sql, namespace: int) -> None:
             (conversation << 32, conversation << 32 | 0xFFFF_FFFF),
         )
     sql("DELETE FROM search_documents WHERE document BETWEEN ? AND ?", item_range(namespace))
-    for table in _TABLES:
+    for table in (*_TABLES, *(_VECTORS if vectors else ())):
         sql(f"DELETE FROM {table} WHERE namespace = ?", (namespace,))
 
 
@@ -172,9 +174,22 @@ def blank(sql: Sql, namespace: int, document: int) -> None:
         return
     for term in sorted(terms_of(sql, document)):
         write_term(sql, namespace, term, {document}, {})
-    sql("UPDATE search_documents SET terms = x'' WHERE document = ?", (document,))
+    digest = sql("SELECT digest FROM search_documents WHERE document = ?", (document,)).get
+    sql("UPDATE search_documents SET terms = x'', digest = NULL WHERE document = ?", (document,))
+    drop_vectors(sql, namespace, [digest])
     state.generation = new_generation()
     write_state(sql, namespace, state)
+
+
+def drop_vectors(sql: Sql, namespace: int, digests: Iterable[int | None]) -> None:
+    """Delete the vectors of documents that are gone, unless others say the same."""
+    for digest in digests:
+        if digest:
+            sql(
+                "DELETE FROM search_vectors WHERE namespace = ?1 AND digest = ?2 "
+                "AND NOT EXISTS (SELECT 1 FROM search_documents WHERE namespace = ?1 AND digest = ?2)",
+                (namespace, digest),
+            )
 
 
 def erased(sql: Sql, namespace: int, version: int, *, key: str | None, conversation: str | None) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from botwire.search import Row
 
+from . import index
 from .index import ITEM, Counts, State, new_generation, read_state, split, write_state
 from .postings import Sql, numbers, packed, write_term
 
@@ -26,6 +27,8 @@ class Added(msgspec.Struct):
     """How often each is in it."""
     place: int | None = None
     key: str | None = None
+    digest: int | None = None
+    """Of what is to be embedded, where there is an embedder."""
 
 
 # ── blocks ──────────────────────────────────────────────────────────────────────────────────────────
@@ -96,17 +99,22 @@ def write(sql: Sql, namespace: int, state: State, added: Collection[Added], gone
     """Take documents out and others in, and write the state's row. An id may be in both."""
     out: defaultdict[str, set[int]] = defaultdict(set)
     new: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    digests: list[int | None] = []
     for document in gone:
-        for term in _take_out(sql, document):
+        terms, digest = _take_out(sql, document)
+        digests.append(digest)
+        for term in terms:
             out[term].add(document)
     for each in sorted(added, key=_id_of):
         document = each.row.id
         sql(
-            "INSERT INTO search_documents VALUES (?, ?, ?, ?, ?)",
-            (document, namespace, each.place, each.key, "\n".join(each.terms).encode()),
+            "INSERT INTO search_documents VALUES (?1, ?2, ?3, ?4, ?5, "
+            "(SELECT digest FROM search_vectors WHERE namespace = ?2 AND digest = ?6))",
+            (document, namespace, each.place, each.key, "\n".join(each.terms).encode(), each.digest),
         )
         for term, count in each.terms.items():
             new[term][document] = count
+    index.drop_vectors(sql, namespace, digests)
     for term in sorted(out.keys() | new.keys()):
         write_term(sql, namespace, term, out.get(term, _NOTHING), new.get(term, {}))
     _write_blocks(sql, namespace, state.counts, [each.row for each in added], gone)
@@ -117,10 +125,13 @@ def _id_of(added: Added) -> int:
     return added.row.id
 
 
-def _take_out(sql: Sql, document: int) -> list[str]:
-    """Delete a document's entry; returns its terms."""
-    terms = sql("DELETE FROM search_documents WHERE document = ? RETURNING terms", (document,)).get
-    return split(terms) if terms else []
+def _take_out(sql: Sql, document: int) -> tuple[list[str], int | None]:
+    """Delete a document's entry; returns its terms, and the digest of what was embedded of it."""
+    terms, digest = sql("DELETE FROM search_documents WHERE document = ? RETURNING terms, digest", (document,)).get or (
+        b"",
+        None,
+    )
+    return split(terms), digest
 
 
 def _write_blocks(sql: Sql, namespace: int, counts: Counts, added: Iterable[Row], gone: Iterable[int]) -> None:

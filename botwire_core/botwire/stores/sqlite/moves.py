@@ -18,6 +18,8 @@ from botwire.ops import (
     Dump,
     DumpPage,
     DumpRecord,
+    Embed,
+    Embedded,
     EndRecord,
     Erase,
     Erased,
@@ -33,6 +35,8 @@ from botwire.ops import (
     Op,
     Revision,
     Search,
+    Texts,
+    Unembedded,
     check_fields,
 )
 from botwire.revisions import Past
@@ -427,14 +431,22 @@ def _flush(txn: Transaction, op: Flush) -> bool:
     return op.write(txn.sql, txn.now)
 
 
-def _search(sql: Sql, now: int, op: Search) -> HitPage:
-    """Find items and messages, by an index that remembers nothing: a store that is only read has its own."""
+def _embed(txn: Transaction, op: Embed) -> Embedded:
+    """Store vectors."""
+    from .finding import embed  # the ranking: not for those who never search
+
+    txn.ledger.flush()
+    return embed(txn.sql, txn.now, op)
+
+
+def _search(sql: Sql, now: int, op: Search | Unembedded) -> HitPage | Texts:
+    """Search in the midst of a write. A store that only reads has its own way, which remembers."""
     from .finding import search  # the ranking: not for those who never search
 
     return search(sql, now, op)
 
 
 MOVES: dict[type[Any], Callable[[Transaction, Any], Any]] = {
-    **WRITES, Load: load, Erase: erase, Index: _index, Flush: _flush,
+    **WRITES, Load: load, Erase: erase, Index: _index, Embed: _embed, Flush: _flush,
 }  # fmt: skip
-ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump, Search: _search}
+ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump, Search: _search, Unembedded: _search}

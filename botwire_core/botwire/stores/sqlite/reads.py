@@ -484,20 +484,29 @@ _UNINDEXED = (  # changes since the last writing of the index, and what is older
     "THEN n.version - s.version "
     "ELSE n.version - s.version + max(0, n.items + n.messages - coalesce(json_extract(s.counts, '$.documents'), 0)) END"
 )
+_UNEMBEDDED = (
+    "CASE WHEN e.namespace IS NULL THEN 0 ELSE "
+    "(SELECT count(*) FROM search_documents d WHERE d.namespace = n.id AND d.digest IS NULL) END"
+)
 _INFO = (
     "n.name, n.version, n.items - (SELECT count(*) FROM items i WHERE i.namespace = n.id AND i.expires <= ?), "
-    f"n.messages, n.conversations, n.bytes, n.day, n.writes, n.created, n.updated, n.policy, {_UNINDEXED}"
+    f"n.messages, n.conversations, n.bytes, n.day, n.writes, n.created, n.updated, n.policy, {_UNINDEXED}, "
+    f"{_UNEMBEDDED}"
 )
-_INFO_FROM = "namespaces n LEFT JOIN search_namespaces s ON s.namespace = n.id"
+_INFO_FROM = (
+    "namespaces n LEFT JOIN search_namespaces s ON s.namespace = n.id "
+    "LEFT JOIN search_embedders e ON e.namespace = n.id"
+)
 
 
 def _info(row: tuple[Any, ...], now: int, defaults: Policy) -> NamespaceInfo:
-    name, version, items, messages_, talks, size, day, writes, created, updated, own, unindexed = row
+    name, version, items, messages_, talks, size, day, writes, created, updated, own, unindexed, bare = row
     today = writes if day == now // DAY else 0
     policy = read_policy(own).over(defaults)
     return NamespaceInfo(
-        name, version, items, messages_, talks, size, today, created, updated, policy, unindexed if policy.index else 0
-    )
+        name, version, items, messages_, talks, size, today, created, updated, policy, unindexed if policy.index else 0,
+        bare,
+    )  # fmt: skip
 
 
 def describe(sql: Sql, now: int, name: str) -> NamespaceInfo:
@@ -507,11 +516,12 @@ def describe(sql: Sql, now: int, name: str) -> NamespaceInfo:
         row = sql(
             "SELECT coalesce(sum(items), 0) - (SELECT count(*) FROM items WHERE expires <= ?), "
             "coalesce(sum(messages), 0), coalesce(sum(conversations), 0), coalesce(sum(bytes), 0), "
-            f"coalesce(min(created), 0), coalesce(max(updated), 0), coalesce(sum({_UNINDEXED}), 0) FROM {_INFO_FROM}",
+            f"coalesce(min(created), 0), coalesce(max(updated), 0), coalesce(sum({_UNINDEXED}), 0), "
+            f"coalesce(sum({_UNEMBEDDED}), 0) FROM {_INFO_FROM}",
             (now,),
         ).get
-        items, messages_, talks, size, created, updated, unindexed = row
-        return NamespaceInfo("", 0, items, messages_, talks, size, 0, created, updated, defaults, unindexed)
+        items, messages_, talks, size, created, updated, unindexed, bare = row
+        return NamespaceInfo("", 0, items, messages_, talks, size, 0, created, updated, defaults, unindexed, bare)
     found = sql(f"SELECT {_INFO} FROM {_INFO_FROM} WHERE n.name = ?", (now, name)).get
     return NamespaceInfo(name, policy=defaults) if found is None else _info(found, now, defaults)
 

@@ -20,6 +20,7 @@ from botwire.search import Row, documents, texts, words
 from botwire.values import decode
 
 from . import index, indexing, postings
+from .embedding import digest_of
 from .index import ITEM, Counts, State, Talk, Walk
 from .indexing import Added, Block
 from .ledger import APPENDED, CLEARED, EDITED, ON_CONVERSATION, TOUCHED, TRIMMED
@@ -57,6 +58,8 @@ class Seen(msgspec.Struct):
     policy: Policy
     generation: int | None
     """Of its index in the file, if there is one."""
+    model: str | None
+    """Of its embedder, if it has one."""
     now: int
 
     @property
@@ -114,6 +117,10 @@ class Recent:
         return self.written is not None and not self.wiped
 
     # ── taking in ──
+
+    def is_up_to_date(self, seen: Seen) -> bool:
+        """Whether the file itself has everything."""
+        return self.base and self.state.version >= seen.version and self.counts.walk is None
 
     def may_wait(self, view: Seen) -> bool:
         """Whether what is not taken in yet is only what was there before there was search."""
@@ -200,13 +207,14 @@ class Recent:
         fields: Fields = revisions.read_meta(meta).index if meta is not None else None
         if not (view.policy.index if fields is None else fields):
             return
-        found = documents.item(key, texts.of_item(decode(value), fields))
+        text = texts.of_item(decode(value), fields)
+        found = documents.item(key, text)
         self.counts.numbers += 1
         row = Row(
             index.item_range(self.namespace)[0] + self.counts.numbers, found.words, None, None, updated, found.flags
         )
         self._keys[key] = row.id
-        self._add(Added(row, _counted(found.terms), key=key))
+        self._add(Added(row, _counted(found.terms), None, key, self._digest(view, text)))
 
     def document_of_key(self, sql: Sql, key: str) -> int | None:
         """The document of an item."""
@@ -263,11 +271,17 @@ class Recent:
         _, said, role, author, value, unsearched = row
         if unsearched or not view.policy.index:
             return
-        found = documents.message(texts.of_message(decode(value)))
+        text = texts.of_message(decode(value))
+        found = documents.message(text)
         who = self._known(author or role)
         around = document >> 32 << 32 | session
         self._places[place] = document
-        self._add(Added(Row(document, found.words, around, who, said, found.flags), _counted(found.terms), place=place))
+        row = Row(document, found.words, around, who, said, found.flags)
+        self._add(Added(row, _counted(found.terms), place, None, self._digest(view, text)))
+
+    def _digest(self, view: Seen, text: str) -> int | None:
+        """What a text's vector goes by: it may have one from before."""
+        return None if view.model is None else digest_of(documents.to_embed(text))
 
     def _known(self, author: str | None) -> str | None:
         """An author who can still be told from the others."""
@@ -533,7 +547,7 @@ class Recent:
     def write(self, sql: Sql) -> None:
         """Write all of this into the file. It must fit it as it is."""
         if self.wiped:
-            index.drop(sql, self.namespace)
+            index.drop(sql, self.namespace, vectors=False)
         state = deepcopy(self.state)
         state.generation = index.new_generation()
         indexing.write(sql, self.namespace, state, self.added.values(), self.gone)
@@ -546,3 +560,10 @@ class Recent:
                     (self.namespace, name, talk.conversation, talk.position, talk.session, talk.at),
                 )
         sql("DELETE FROM search_pending WHERE namespace = ? AND last <= ?", (self.namespace, state.version))
+        begun_anew = self.wiped or (self.written is not None and self.written.counts.walk is not None)
+        if begun_anew and state.counts.walk is None:
+            sql(
+                "DELETE FROM search_vectors WHERE namespace = ?1 AND digest NOT IN "
+                "(SELECT digest FROM search_documents WHERE namespace = ?1 AND digest IS NOT NULL)",
+                (self.namespace,),
+            )

@@ -32,7 +32,7 @@ from botwire.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Index, Item, Load, Op, Search, Value
+from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Index, Item, Load, Op, Search, Unembedded, Value
 from botwire.signals import Signals
 
 from .commits import Commits, Request
@@ -293,7 +293,7 @@ class SQLiteStore:
 
     def _read(self, ops: Sequence[Op]) -> list[Any]:
         """Run reading ops against one moment of the file."""
-        if any(type(op) is Search for op in ops):
+        if any(type(op) in (Search, Unembedded) for op in ops):
             return self._search(ops)
         return self._read_with(ALL_READS, ops)
 
@@ -317,14 +317,21 @@ class SQLiteStore:
 
     def _search(self, ops: Sequence[Op]) -> list[Any]:
         """Run reads with searches among them. What a search takes in is written when there is much of it."""
-        from .finding import ROUNDS, FullError, Searches, find  # the ranking: not for those who never search
+        from .finding import (  # the ranking: not for those who never search
+            ROUNDS,
+            FullError,
+            Searches,
+            find,
+            unembedded,
+        )
 
         writable, rounds = True, ROUNDS
         searches = self._searches = self._searches or Searches()
         while True:
             search = partial(find, searches=searches, writable=writable, rounds=rounds)
+            reads: Reads = {**ALL_READS, Search: search, Unembedded: partial(unembedded, searches=searches)}
             try:
-                results = self._read_with({**ALL_READS, Search: search}, ops)
+                results = self._read_with(reads, ops)
             except FullError as full:
                 writable, rounds = self._write_index(full.recent), max(0, rounds - 1)
             else:

@@ -286,6 +286,11 @@ def _put_in_place(staged: Path, path: Path, progress: Progress, *, force: bool) 
             return  # somebody reads the old store still; the log is emptied when they are done
 
 
+_MADE_ANEW = [
+    f"search_{name}" for name in ("namespaces", "documents", "blocks", "postings", "conversations", "pending")
+]
+
+
 def _go_on_above(writer: apsw.Connection, given: Given) -> None:
     """Have a store give out nothing that the one it replaces had given out.
 
@@ -298,16 +303,9 @@ def _go_on_above(writer: apsw.Connection, given: Given) -> None:
         sequence = max(given.sequence, own_sequence) + 1
         for table in ("changes", "changes_of_namespace"):  # feeds begin anew, so that older cursors expire
             sql(f"DELETE FROM {table}")
-        for table in (
-            "namespaces",
-            "documents",
-            "blocks",
-            "postings",
-            "conversations",
-            "pending",
-        ):  # made anew when searched
-            sql(f"DELETE FROM search_{table}")
-        for table in ("items", "revisions", "conversations"):
+        for table in _MADE_ANEW:  # by the next search
+            sql(f"DELETE FROM {table}")
+        for table in ("items", "revisions", "conversations", "search_vectors", "search_embedders"):
             sql(f"UPDATE {table} SET namespace = namespace + ?", (shift,))
         sql("UPDATE namespaces SET id = id + ?, version = max(version, ?) + 1", (shift, given.version))
         sql("UPDATE namespaces SET feed_floor = version, feed_trimmed = ?", (sequence,))

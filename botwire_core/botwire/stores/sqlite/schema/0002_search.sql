@@ -17,8 +17,10 @@ CREATE TABLE search_documents (
     namespace   INTEGER NOT NULL,
     place       INTEGER,
     key         TEXT,
-    terms       BLOB NOT NULL                -- its terms, a line each: what has to go when it goes
+    terms       BLOB NOT NULL,               -- its terms, a line each: what has to go when it goes
+    digest      INTEGER                      -- of its text, if that was embedded; 0: there was nothing to embed
 );
+CREATE INDEX search_documents_by_digest ON search_documents (namespace, digest);
 CREATE UNIQUE INDEX search_documents_by_place ON search_documents (place) WHERE place IS NOT NULL;
 CREATE UNIQUE INDEX search_documents_by_key ON search_documents (namespace, key) WHERE key IS NOT NULL;
 
@@ -40,6 +42,19 @@ CREATE TABLE search_postings (
     data        BLOB NOT NULL,               -- packed: ids of 8 bytes, then counts of one
     PRIMARY KEY (namespace, term, first)
 ) WITHOUT ROWID;
+
+-- Embeddings, by what was embedded: they outlive an index that is made anew. One model to a namespace.
+CREATE TABLE search_vectors (
+    namespace   INTEGER NOT NULL,
+    digest      INTEGER NOT NULL,
+    vector      BLOB NOT NULL,               -- float32, little-endian
+    UNIQUE (namespace, digest)
+);
+CREATE TABLE search_embedders (
+    namespace   INTEGER PRIMARY KEY,
+    model       TEXT NOT NULL,
+    dimension   INTEGER NOT NULL
+);
 
 -- Where a conversation's next message goes.
 CREATE TABLE search_conversations (
