@@ -165,10 +165,11 @@ def drive(steps: Steps[T], execute: Execute, embedding: Embedding) -> T:
         step = next(steps)
         while True:
             try:
+                result: Any = None
                 if isinstance(step, Given):
-                    result: Any = embedding.vectors(step.texts)
+                    result = embedding.vectors(step.texts)
                 elif isinstance(step, Pause):
-                    result = time.sleep(step.seconds)
+                    time.sleep(step.seconds)
                 else:
                     result = execute(step)
             except BotWireError as error:
@@ -187,10 +188,11 @@ async def drive_async(steps: Steps[T], execute: ExecuteAsync, embedding: Embeddi
         step = next(steps)
         while True:
             try:
+                result: Any = None
                 if isinstance(step, Given):
-                    result: Any = await asyncio.to_thread(embedding.vectors, step.texts)
+                    result = await asyncio.to_thread(embedding.vectors, step.texts)
                 elif isinstance(step, Pause):
-                    result = await asyncio.sleep(step.seconds)
+                    await asyncio.sleep(step.seconds)
                 else:
                     result = await execute(step)
             except BotWireError as error:
@@ -209,6 +211,8 @@ def in_background(op: Search, embedding: Embedding, execute: Execute) -> None:
     def work() -> None:
         try:
             drive(_rest(op, embedding), execute, embedding)
+        except StoreUnavailable:
+            return  # the memory was closed
         except BotWireError as error:
             warn(error, "embedding goes on with the next search")
 
@@ -226,6 +230,8 @@ def as_task(op: Search, embedding: Embedding, execute: ExecuteAsync) -> None:
     async def work() -> None:
         try:
             await drive_async(_rest(op, embedding), execute, embedding)
+        except StoreUnavailable:
+            return  # the memory was closed
         except BotWireError as error:
             warn(error, "embedding goes on with the next search")
 

@@ -18,16 +18,8 @@ class Handle:
     """A namespace, and where it is kept. It opens nothing before it is used."""
 
     __slots__ = (
-        "__weakref__",
-        "_durability",
-        "_embedding",
-        "_shared",
-        "_store",
-        "_url",
-        "author",
-        "namespace",
-        "timeout",
-    )
+        "__weakref__", "_durability", "_embedding", "_shared", "_store", "_url", "author", "namespace", "timeout",
+    )  # fmt: skip
 
     namespace: str
     author: str | None

@@ -50,7 +50,8 @@ def check_model(sql: Sql, namespace: int, name: str, model: str, dimension: int 
 def unembedded(sql: Sql, namespace: int, limit: int) -> list[Text]:
     """Texts of the index that have no vector yet."""
     rows = sql(
-        "SELECT document, place, key FROM search_documents WHERE namespace = ? AND digest IS NULL LIMIT ?",
+        "SELECT document, place, key FROM search_documents WHERE namespace = ? AND digest IS NULL "
+        "ORDER BY document DESC LIMIT ?",
         (namespace, limit),
     ).fetchall()
     found: list[Text] = []
