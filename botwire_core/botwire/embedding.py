@@ -138,7 +138,7 @@ def pending(namespace: str, model: str, query: str, limit: int, *, subtree: bool
     left = found.unindexed
     while left:
         try:
-            [indexed] = yield [Index(namespace, subtree)]
+            [indexed] = yield [Index(namespace, subtree, model=model)]
         except _CANNOT_WRITE:
             break
         left = indexed.left

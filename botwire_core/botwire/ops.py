@@ -806,6 +806,7 @@ class Index(Op, frozen=True):
     """Take in what search has not indexed yet, at most `limit` entries; `afresh` forgets the index first.
 
     Nothing needs it, for a search takes in what it needs. It is there for large files from before there was search.
+    `model`: an embedder of this name is in use from now on; what it has not embedded is counted.
     """
 
     access: ClassVar[Access] = "write"
@@ -813,8 +814,11 @@ class Index(Op, frozen=True):
     subtree: bool = False
     afresh: bool = False
     limit: int = 5_000
+    model: str | None = None
 
     def check(self) -> None:
+        if self.model is not None:
+            names.check_name(self.model, "model")
         _check_limit(self.limit)
 
 

@@ -31,17 +31,26 @@ def digest_of(text: str) -> int:
 
 
 def check_model(sql: Sql, namespace: int, name: str, model: str, dimension: int | None = None) -> bool:
-    """Whether the namespace has vectors of this model. Raises `InvalidInput` if it has others."""
+    """Whether the namespace's embedder is this one; False if it has none. Raises `InvalidInput` if it is another."""
     row = sql("SELECT model, dimension FROM search_embedders WHERE namespace = ?", (namespace,)).get
     if row is None:
         return False
-    if row[0] != model or dimension not in (None, row[1]):
-        given = f"{model!r}" + (f" with {dimension} numbers" if dimension is not None else "")
+    held, numbers = row
+    if held != model or (dimension and numbers and dimension != numbers):
+        given = repr(model) + (f" with {dimension} numbers" if dimension else "")
         raise InvalidInput(
-            f"namespace {name!r} was embedded by {row[0]!r} with {row[1]} numbers, not by {given}: use that one, "
+            f"namespace {name!r} was embedded by {held!r} with {numbers} numbers, not by {given}: use that one, "
             "search without an embedder, or replace its vectors: memory.embed(replace=True), `botwire embed --replace`"
         )
     return True
+
+
+def note_model(sql: Sql, namespace: int, model: str, dimension: int = 0) -> None:
+    """An embedder is in use. How long its vectors are is known from the first one on."""
+    sql(
+        "INSERT INTO search_embedders VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET dimension = ?3 WHERE dimension = 0",
+        (namespace, model, dimension),
+    )
 
 
 # ── what is to be embedded ──────────────────────────────────────────────────────────────────────────
@@ -95,6 +104,7 @@ def _replace(sql: Sql, namespace: int, op: Embed) -> None:
         sql("DELETE FROM search_vectors WHERE namespace = ?", (namespace,))
         sql("DELETE FROM search_embedders WHERE namespace = ?", (namespace,))
         sql("UPDATE search_documents SET digest = NULL WHERE namespace = ?", (namespace,))
+        note_model(sql, namespace, op.model, op.dimension)
 
 
 def _store(sql: Sql, op: Embed, given: Vector, namespaces: dict[int, str]) -> bool:
@@ -102,7 +112,7 @@ def _store(sql: Sql, op: Embed, given: Vector, namespaces: dict[int, str]) -> bo
     if namespace not in namespaces:
         return False  # it has changed or gone meanwhile
     if given.vector:
-        sql("INSERT OR REPLACE INTO search_embedders VALUES (?, ?, ?)", (namespace, op.model, op.dimension))
+        note_model(sql, namespace, op.model, op.dimension)
         sql("INSERT OR IGNORE INTO search_vectors VALUES (?, ?, ?)", (namespace, given.digest, given.vector))
     digest = given.digest if given.vector else 0
     before = sql("SELECT digest FROM search_documents WHERE document = ?", (given.document,)).get
@@ -150,7 +160,7 @@ class Matrices:
     def _matrix(self, sql: Sql, namespace: int) -> Matrix | None:
         """The vectors of a namespace as they are in the file now, or `None` if it has none."""
         dimension = sql("SELECT dimension FROM search_embedders WHERE namespace = ?", (namespace,)).get
-        if dimension is None:
+        if not dimension:
             return None
         held = self._held.get(namespace)
         if held is None or held.matrix.dimension != dimension:

@@ -448,11 +448,11 @@ def unembedded(sql: Sql, now: int, op: Unembedded, searches: Searches) -> Texts:
     found: list[Text] = []
     left = unindexed = 0
     for each in seen:
-        embedding.check_model(sql, each.id, each.name, op.model)
+        known = embedding.check_model(sql, each.id, each.name, op.model)
         left += embedding.count_unembedded(sql, each.id)
         if len(found) < op.limit:
             found += embedding.unembedded(sql, each.id, op.limit - len(found))
-        unindexed += int(each.generation is None or not new_recent(sql, each).is_up_to_date(each))
+        unindexed += not (known and each.generation is not None and new_recent(sql, each).is_up_to_date(each))
     return Texts(found, _for_embedder(sql, now, op, searches), left, unindexed)
 
 
@@ -485,6 +485,8 @@ def take_in(sql: Sql, now: int, op: Index) -> Indexed:
             recent.take_in(sql, seen, op.limit - done)
             done += recent.size
             recent.write(sql)
+        if op.model is not None and not embedding.check_model(sql, seen.id, seen.name, op.model):
+            embedding.note_model(sql, seen.id, op.model)
         if not recent.is_done(seen):
             left += max(1, seen.entries - recent.counts.documents)
     return Indexed(done, left)

@@ -489,6 +489,7 @@ def _check_inside(file: Path) -> Generator[Check]:
             if schema_version(reader) == len(scripts()):
                 yield _checked("counters", _check_counters, reader)
                 yield _checked("orphans", _check_orphans, reader)
+                yield _checked("search", _check_search, reader)
                 yield _checked("imports", _check_imports, reader)
     except apsw.NotADBError:
         yield Check("store", "failed", f"{file} is no SQLite file, or its beginning is damaged", _RESTORE)
@@ -579,6 +580,12 @@ _ORPHANS = {
     "entries of no change": "changes_of_namespace WHERE sequence NOT IN (SELECT sequence FROM changes)",
     "conversations of no namespace": "conversations WHERE namespace NOT IN (SELECT id FROM namespaces)",
     "messages of no conversation": "messages WHERE place >> 32 NOT IN (SELECT id FROM conversations)",
+    "search documents of no namespace": "search_documents WHERE namespace NOT IN "
+    "(SELECT namespace FROM search_namespaces)",
+    "search postings of no namespace": "search_postings WHERE namespace NOT IN "
+    "(SELECT namespace FROM search_namespaces)",
+    "search indexes of no namespace": "search_namespaces WHERE namespace NOT IN (SELECT id FROM namespaces)",
+    "vectors of no namespace": "search_vectors WHERE namespace NOT IN (SELECT id FROM namespaces)",
 }
 
 
@@ -588,6 +595,15 @@ def _check_orphans(reader: apsw.Connection) -> Check:
     if found:
         return Check("orphans", "failed", ", ".join(found), f"nobody can read or erase these rows: {_REBUILD}")
     return Check("orphans", "ok", "every row has its owner")
+
+
+def _check_search(reader: apsw.Connection) -> Check:
+    from .checking import problems  # the ranking: not for those who never search
+
+    wrong = list(problems(reader.cursor().execute, time.time_ns() // 1_000))
+    if wrong:
+        return Check("search", "failed", _some(wrong), "make the index anew: `botwire index --afresh`")
+    return Check("search", "ok", "the indexes say what the rows say")
 
 
 def _check_imports(reader: apsw.Connection) -> Check:
