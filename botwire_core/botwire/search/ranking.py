@@ -107,6 +107,9 @@ def rough(terms: Iterable[Term], weights: Weights = DEFAULT) -> dict[int, float]
     for term in terms:
         top, k1 = term.idf * (weights.k1 + 1), weights.k1
         gains = {count: top * count / (count + k1) for count in set(term.counts.values())}
+        if not scores:
+            scores.update((document, gains[count]) for document, count in term.counts.items())
+            continue
         for document, count in term.counts.items():
             scores[document] = known(document, 0.0) + gains[count]
     return scores
