@@ -158,13 +158,17 @@ def _write_blocks(sql: Sql, namespace: int, counts: Counts, added: Iterable[Row]
 
 
 def take_out(sql: Sql, namespace: int, documents: Collection[int]) -> None:
-    """Take documents out of the index, whatever else has changed."""
+    """Take documents out of the index, whatever else has changed, and nothing of them stays."""
     state = read_state(sql, namespace)
     if state is None or not documents:
         return
     rows = read_rows(sql, namespace, documents, list(state.counts.authors))
     for row in rows:
         uncount(state.counts, row)
+    state.counts.authors = {  # the others keep their numbers
+        name if count > 0 else f"\x00{number}": count
+        for number, (name, count) in enumerate(state.counts.authors.items())
+    }
     state.generation = new_generation()
     write(sql, namespace, state, (), documents)
 
