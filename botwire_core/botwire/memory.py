@@ -323,7 +323,7 @@ class Memory(Handle):
         them, `since` and `until` when it was said or set. `around=2` brings the two messages before and after each
         message, `explain` says how a score came about. `subtree` adds the namespaces below.
 
-        >>> memory = Memory("user-42", url="sqlite://")
+        >>> memory = Memory("user-43", url="sqlite://")
         >>> memory.set("coffee", "Ethiopian Yirgacheffe")
         Item('coffee', 'Ethiopian Yirgacheffe', version=1)
         >>> memory.search("which coffee?")[0].value

@@ -485,6 +485,25 @@ def _wait(pid: int, *, killed: bool = False) -> None:
 
 
 @role
+def search_elsewhere(path: str, number: str) -> None:
+    """Write, and search."""
+    memory = Memory("user-42", store=opened(path, "relaxed"))
+    memory.set(f"theirs-{number}", "lunch, too")
+    assert memory.search("lunch too", 1)[0].key is not None
+
+
+@role
+def index_and_search(path: str) -> None:
+    """Index piece by piece, and search in between."""
+    memory = Memory("user-42", store=opened(path, "relaxed"))
+    say("ready")
+    hear()
+    while memory.execute([Index("user-42", limit=30)])[0].left:
+        assert len(memory.search("lunch", 1_000)) == 500
+    assert len(memory.search("lunch", 1_000)) == 500
+
+
+@role
 def fork_many(path: str, how: str, rounds: str) -> None:
     """Fork again and again while threads write and read; parent and children all count."""
     store = opened(path, "relaxed")

@@ -116,7 +116,7 @@ def new_recent(sql: Sql, seen: Seen) -> Recent:
     state = index.read_state(sql, seen.id)
     made = Recent(seen, state)
     if state is not None and state.terms != words.VERSION:
-        made.begin_anew(seen.version)
+        made.begin_anew()
     return made
 
 

@@ -151,11 +151,10 @@ class Recent:
         """Whether the feed, or what is kept of it, tells all that has changed."""
         return self.written is not None or self.state.version >= view.feed_floor
 
-    def begin_anew(self, version: int) -> None:
-        """What is in the file is of no use: take everything in."""
+    def begin_anew(self) -> None:
+        """What is in the file is of no use: take everything in. Changes since then come first, as ever."""
         self._wipe()
-        self.behind = False
-        self.state = new_state(version, before=True)
+        self.state = new_state(self.state.version, before=True)
 
     def _changes(self, sql: Sql, limit: int) -> list[Change]:
         since = self.state.version
