@@ -691,7 +691,7 @@ def test_an_envelope_is_no_value(inner, key):
 
 # ── every op ────────────────────────────────────────────────────────────────────────────────────────
 
-REFUSED = {"Search"}
+REFUSED = {"Search", "Index", "Unembedded", "Embed"}
 FIELDS = {
     # What the wrapper knows of each op, and of what travels in one. Who adds a field decides here whether it is to be
     # encrypted, hidden, taken out, or is no secret.

@@ -30,9 +30,10 @@ from tests import http_stores
 from tests.stores import STORES, Clock
 
 from botwire import BotWireError, Conflict, CursorExpired, HistoryExpired, Memory
+from botwire.ops import Index
 from botwire.stores.base import Store
 from botwire.stores.http import HTTPStore
-from botwire.stores.sqlite import SQLiteStore
+from botwire.stores.sqlite import SQLiteStore, checking
 
 HISTORY = 3  # past values kept
 MAX_AGE = 1_000  # seconds
@@ -445,6 +446,28 @@ class MemoryMachine(RuleBasedStateMachine):
         ]
         self.check(copy)
         elsewhere.close()
+
+    # ── search ──
+
+    @rule(query=st.sampled_from(["a", "b", "x", "0", "ключ", "keys of a"]), subtree=st.booleans())
+    def search(self, query: str, subtree: bool) -> None:
+        for hit in self.memory.search(query, 100, subtree=subtree):
+            if hit.item is not None:
+                assert hit.item == self.memory.item(hit.item.key)
+            else:
+                assert hit.message is not None
+                assert hit.message == self.memory.conversation(str(hit.conversation)).message(hit.message.id)
+
+    @rule(limit=st.sampled_from([1, 5, 1_000]), afresh=st.booleans())
+    def index(self, limit: int, afresh: bool) -> None:
+        self.memory.execute([Index("model", limit=limit, afresh=afresh)])
+
+    @rule()
+    def the_search_index_says_what_the_rows_say(self) -> None:
+        if isinstance(self.store, SQLiteStore):  # elsewhere the file is out of reach
+            cursor = self.store._open_reader()
+            assert list(checking.problems(cursor.execute, self.now)) == []
+            self.store._give_back(cursor)
 
     # ── what must always hold ──
 

@@ -649,7 +649,19 @@ def found(path: Path, name: str) -> upkeep.Check:
 def test_the_doctor_finds_nothing_wrong_with_a_sound_store(path):
     checks = upkeep.examine(path)
     assert {check.state for check in checks} == {"ok"}
-    names = ["file", "store", "integrity", "counters", "orphans", "imports", "log", "backups", "SQLite", "space"]
+    names = [
+        "file",
+        "store",
+        "integrity",
+        "counters",
+        "orphans",
+        "search",
+        "imports",
+        "log",
+        "backups",
+        "SQLite",
+        "space",
+    ]
     assert [check.name for check in checks] == [*names, "file system"]
 
 

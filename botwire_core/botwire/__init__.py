@@ -14,6 +14,7 @@ from .errors import (
     BotWireError,
     Conflict,
     CursorExpired,
+    EmbedderFailed,
     HistoryExpired,
     HostedOnly,
     InvalidInput,
@@ -32,7 +33,7 @@ from .errors import (
     TooLarge,
 )
 from .memory import Memory
-from .ops import Change, Item, Message, Policy, Revision
+from .ops import Change, Hit, Item, Message, Policy, Revision
 
 if TYPE_CHECKING:
     from .async_memory import AsyncMemory
@@ -49,7 +50,9 @@ __all__ = [
     "Conflict",
     "Conversation",
     "CursorExpired",
+    "EmbedderFailed",
     "HistoryExpired",
+    "Hit",
     "HostedOnly",
     "InvalidInput",
     "Item",

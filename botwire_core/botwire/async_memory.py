@@ -10,9 +10,10 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, cast, overload
 
-from . import flows, transfer, values
+from . import embedding, flows, transfer, values
 from .batch import AsyncBatch
 from .conversation import AsyncConversation
+from .embedding import Embedding
 from .errors import BotWireError, Conflict
 from .flows import Flow, Moment, Ttl
 from .handle import Handle
@@ -34,6 +35,7 @@ from .ops import (
     Erased,
     Get,
     History,
+    Hit,
     Item,
     Load,
     NamespaceInfo,
@@ -42,6 +44,7 @@ from .ops import (
     Removed,
     Revision,
     Scan,
+    Search,
     Touch,
     Value,
 )
@@ -108,6 +111,8 @@ class AsyncMemory(Handle):
 
     async def close(self) -> None:
         """Let go of the store."""
+        if self._embedding is not None and self._embedding.worker is not None:
+            self._embedding.worker.cancel()
         if self._given is not None:
             return  # it is the caller's to close
         self._store = None
@@ -157,9 +162,12 @@ class AsyncMemory(Handle):
         tags: Iterable[str] = (),
         author: str | None = None,
         history: bool = True,
+        index: bool | Iterable[str] | None = None,
     ) -> Item:
         """Store a value."""
-        op = flows.put_op(self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history)
+        op = flows.put_op(
+            self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history, index=index
+        )
         return flows.item_of(op, await self.ask(op))
 
     async def delete(self, key: str, *, if_version: int | None = None, history: bool = True) -> bool:
@@ -272,6 +280,73 @@ class AsyncMemory(Handle):
         """This namespace, if it holds something, and those below it."""
         return self._flattened(self._pages(Namespaces(self.namespace, limit=flows.PAGE), None), "namespaces")
 
+    # ── search ──
+
+    async def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        where: dict[str, Any] | None = None,
+        kinds: str | Iterable[str] | None = None,
+        conversation: str | None = None,
+        tags: Iterable[str] = (),
+        author: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        around: int = 0,
+        explain: bool = False,
+        subtree: bool = False,
+    ) -> list[Hit]:
+        """The items and messages that answer a query best, best first."""
+        op = flows.search_op(
+            self.namespace, query, limit, where=where, kinds=kinds, conversation=conversation, tags=tags, author=author,
+            since=since, until=until, around=around, explain=explain, subtree=subtree,
+        )  # fmt: skip
+        if self._embedding is not None:
+            op = await self._with_vector(op, self._embedding)
+        hits: list[Hit] = (await self.ask(op)).hits
+        return hits
+
+    async def _with_vector(self, op: Search, given: Embedding) -> Search:
+        steps = embedding.with_vector(op, given.model)
+        op, more = await embedding.drive_async(steps, self.execute, given)
+        if more:
+            embedding.as_task(op, given, self._opened().execute)
+        return op
+
+    async def embed(
+        self, *, replace: bool = False, subtree: bool = False, progress: Callable[[int, int], object] | None = None
+    ) -> int:
+        """Embed everything that is searched and has no vector yet."""
+        given = embedding.needed(self._embedding)
+        steps = embedding.everything(
+            self.namespace, given.model, replace=replace, subtree=subtree, progress=progress, pauses=embedding.TRIES
+        )
+        return await embedding.drive_async(steps, self.execute, given)
+
+    async def context(
+        self,
+        query: str,
+        max_tokens: int = 1_000,
+        *,
+        limit: int = 20,
+        around: int = 1,
+        conversation: str | None = None,
+        kinds: str | Iterable[str] | None = None,
+        where: dict[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        subtree: bool = False,
+        counter: Callable[[str], int] | None = None,
+    ) -> str:
+        """The memories that answer a query best, as a block to put into a prompt."""
+        hits = await self.search(
+            query, limit, where=where, kinds=kinds, conversation=conversation, since=since, until=until, around=around,
+            subtree=subtree,
+        )  # fmt: skip
+        return flows.context_block(hits, max_tokens, counter)
+
     # ── conversations ──
 
     def conversation(self, name: str) -> AsyncConversation:
@@ -337,6 +412,7 @@ class AsyncMemory(Handle):
         max_items: int | None = None,
         max_bytes: int | None = None,
         writes_per_day: int | None = None,
+        index: bool | None = None,
         whole_store: bool = False,
     ) -> NamespaceInfo:
         """Set what this namespace keeps and how much."""
@@ -345,6 +421,7 @@ class AsyncMemory(Handle):
             max_age,
             feed_max_age,
             messages_max_age,
+            index,
             feed=feed,
             max_value_bytes=max_value_bytes,
             messages=messages,

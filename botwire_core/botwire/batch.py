@@ -31,9 +31,12 @@ class BatchOps:
         tags: Iterable[str] = (),
         author: str | None = None,
         history: bool = True,
+        index: bool | Iterable[str] | None = None,
     ) -> None:
         """As `Memory.set`, when the batch is done. A lost compare-and-set undoes the whole batch."""
-        op = flows.put_op(self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history)
+        op = flows.put_op(
+            self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history, index=index
+        )
         self.ops.append(op)
 
     def delete(self, key: str, *, if_version: int | None = None, history: bool = True) -> None:
@@ -53,9 +56,10 @@ class BatchOps:
         role: str | None = None,
         author: str | None = None,
         at: datetime | None = None,
+        index: bool = True,
     ) -> None:
         """As `Conversation.append`."""
-        new = talks.new_message(message, id, role, author or self.author, at)
+        new = talks.new_message(message, id, role, author or self.author, at, index=index)
         self.ops.append(Append(self.namespace, conversation, [new]))
 
     def clear(self, conversation: str | None = None) -> None:

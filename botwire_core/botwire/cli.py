@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from .memory import Memory
-    from .ops import ConversationInfo, Item, NamespaceInfo, Revision
+    from .ops import ConversationInfo, Hit, Item, Message, NamespaceInfo, Revision
     from .stores.opening import Address
     from .stores.sqlite.upkeep import Check
 
@@ -197,6 +197,14 @@ def _moment(_context: click.Context, _parameter: click.Parameter, text: str | No
     return moment
 
 
+def _time(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    """A time with its zone."""
+    moment = _moment(context, parameter, text)
+    if isinstance(moment, int):
+        raise click.BadParameter(f"{text!r} is no time: write 2026-01-31T12:00:00Z")
+    return moment
+
+
 class _Where:
     """What the global options say: where the memory is, and which namespace of it is meant."""
 
@@ -220,14 +228,14 @@ class _Where:
             raise InvalidInput("this command is about a file: name one with --url sqlite:///FILE")
         return Path(address.place)
 
-    def memory(self, *, new: bool = False) -> Memory:
+    def memory(self, *, new: bool = False, embedder: str | None = None) -> Memory:
         """The memory that is meant. Unless it may be `new`, its store must be there: to read makes no files."""
         from .memory import Memory
 
         address = self.address()
         if address.kind == "sqlite" and address.place != ":memory:" and not new and not os.path.lexists(address.place):
             raise StoreUnavailable(f"there is no store at {address.place}: `botwire set` makes one; or see --url")
-        memory = Memory(self.namespace, self.url)
+        memory = Memory(self.namespace, self.url, embedder=embedder)
         click.get_current_context().call_on_close(memory.close)
         return memory
 
@@ -515,6 +523,146 @@ def _size(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
+# ── search ──────────────────────────────────────────────────────────────────────────────────────────
+
+_EMBEDDER = "openai:MODEL, openai:MODEL@URL, sentence-transformers:MODEL or fastembed:MODEL"
+
+
+@cli.command()
+@click.argument("query")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=10, show_default=True, help="How many, at most.")
+@click.option(
+    "--where", "filter_", metavar="JSON", help='Only values with such fields: \'{"city": {"$in": ["Rome"]}}\'.'
+)
+@click.option("--kind", type=click.Choice(["item", "message"]), help="Only these.")
+@click.option("--conversation", metavar="NAME", help="Only messages of this conversation.")
+@click.option("--tag", "tags", multiple=True, help="Only items with this tag; may be given several times.")
+@click.option("--author", help="Only what this author wrote.")
+@click.option("--since", callback=_time, metavar="TIME", help="Only what was said or set then or later.")
+@click.option("--until", callback=_time, metavar="TIME", help="Only what was said or set before then.")
+@click.option("--around", type=click.IntRange(0, 50), default=0, help="How many messages before and after to show.")
+@click.option("--subtree", is_flag=True, help="The namespaces below, too.")
+@click.option("--embedder", metavar="EMBEDDER", help=f"Find by meaning, too: {_EMBEDDER}.")
+@click.option("--explain", is_flag=True, help="Show how each score came about.")
+@click.option("--json", "as_json", is_flag=True, help="An object a line.")
+@_where
+def search(where: _Where, /, query: str, as_json: bool, explain: bool, embedder: str | None, **options: Any) -> int:
+    """Find items and messages by what they say, best first.
+
+    Exits with 1 if there are none.
+    """
+    filter_, kinds = options.pop("filter_"), options.pop("kind")
+    memory = where.memory(embedder=embedder)
+    fields = None if filter_ is None else _parsed(filter_)
+    hits = memory.search(query, where=fields, kinds=kinds, explain=explain, **options)
+    for hit in hits:
+        if as_json:
+            _write_json(_hit_record(hit), bytes(hit.found.raw))
+        else:
+            _show_hit(hit, memory.namespace)
+    return 0 if hits else NOTHING
+
+
+def _show_hit(hit: Hit, here: str) -> None:
+    name = hit.key if hit.message is None else f"{hit.conversation} {hit.message.id}"
+    space = "" if hit.namespace == here else f"{hit.namespace}  "
+    for message in hit.before:
+        _show_neighbour(message)
+    _write(f"{hit.score:8.3f}  {space}{name}  {_one_line(hit.snippet)}")
+    for message in hit.after:
+        _show_neighbour(message)
+    if hit.parts is not None:
+        _write(f"{'':10}" + "  ".join(f"{part}={value:.3g}" for part, value in hit.parts.items()))
+
+
+def _show_neighbour(message: Message) -> None:
+    from .search import texts
+
+    _write(f"{'':10}{message.conversation} {message.id}  {_one_line(texts.of_message(message.value))}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _hit_record(hit: Hit) -> dict[str, Any]:
+    found = hit.message
+    return {
+        "score": hit.score,
+        "namespace": hit.namespace,
+        "key": hit.key,
+        "conversation": hit.conversation,
+        "id": None if found is None else found.id,
+        "role": None if found is None else found.role,
+        "author": hit.found.author,
+        "at": _hit_time(hit).isoformat(),
+        "snippet": hit.snippet,
+        "parts": hit.parts,
+        "before": [_message_record(each) for each in hit.before],
+        "after": [_message_record(each) for each in hit.after],
+    }
+
+
+def _hit_time(hit: Hit) -> datetime:
+    from .ops import Item
+
+    return hit.found.updated_at if isinstance(hit.found, Item) else hit.found.at
+
+
+def _message_record(message: Message) -> dict[str, Any]:
+    return {"id": message.id, "role": message.role, "author": message.author, "value": message.value}
+
+
+@cli.command()
+@click.option("--afresh", is_flag=True, help="Forget the index first.")
+@_where
+def index(where: _Where, afresh: bool) -> None:
+    """Make the search index of all namespaces, or of --namespace and those below it.
+
+    Nothing needs it: searches take in what they need. It is there for large stores from before there was search. Cut
+    off, it goes on where it was when it is called again (without --afresh).
+    """
+    from .ops import Describe, Index
+
+    memory = where.memory()
+    scope = where.given_namespace or ""
+    about = memory.ask(Describe(scope))
+    done = 0
+    with _progress("indexing", about.items + about.messages if afresh else about.unindexed) as told:
+        while True:
+            made = memory.ask(Index(scope, subtree=True, afresh=afresh and not done, limit=2_000))
+            done += made.done
+            told(made.done)
+            if not made.left:
+                break
+    _note(f"indexed {done:,} entries")
+
+
+@cli.command()
+@click.option("--embedder", required=True, metavar="EMBEDDER", help=f"{_EMBEDDER}.")
+@click.option("--replace", is_flag=True, help="Replace the vectors of another embedder.")
+@_where
+def embed(where: _Where, embedder: str, replace: bool) -> None:
+    """Embed what has no vector yet, in --namespace and those below it.
+
+    Searches with an embedder do this little by little. Cut off, it goes on where it was when it is called again.
+    """
+    from .ops import Describe
+
+    memory = where.memory(embedder=embedder)
+    about = memory.ask(Describe(where.namespace))
+    with _progress("embedding", about.items + about.messages if replace else about.unembedded) as told:
+        shown = 0
+
+        def report(done: int, _total: int) -> None:
+            nonlocal shown
+            told(done - shown)
+            shown = done
+
+        count = memory.embed(replace=replace, subtree=True, progress=report)
+    _note(f"embedded {count:,} texts")
+
+
 # ── moving ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -735,6 +883,8 @@ def _contents(where: _Where) -> dict[str, Any]:
         "conversations": total.conversations,
         "messages": total.messages,
         "bytes": total.bytes,
+        "unindexed": total.unindexed,
+        "unembedded": total.unembedded,
     }
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from . import talks
-from .ops import Clear, ConversationInfo, Message, Messages
+from .ops import Clear, ConversationInfo, Hit, Message, Messages
 from .talks import Place
 from .window import Counter
 
@@ -44,14 +44,15 @@ class Conversation:
         author: str | None = None,
         at: datetime | None = None,
         if_version: int | None = None,
+        index: bool = True,
     ) -> Message:
         """Append a message: any JSON. Role, author and time are recognised in it, or given.
 
         With an `id` it is appended once: the same message again answers with the one that is there, another message
         under that id raises `Conflict`. `if_version`: only if the conversation's last message has that version
-        (0: only if there is none yet).
+        (0: only if there is none yet). `index=False`: search does not find it.
         """
-        new = talks.new_message(message, id, role, author or self._memory.author, at)
+        new = talks.new_message(message, id, role, author or self._memory.author, at, index=index)
         return self._append([new], if_version)[0]
 
     def extend(self, messages: Iterable[Any], *, if_version: int | None = None) -> list[Message]:
@@ -84,6 +85,24 @@ class Conversation:
             roles=roles,
         )  # fmt: skip
         return self._memory.run(flow)
+
+    def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        where: dict[str, Any] | None = None,
+        author: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        around: int = 0,
+        explain: bool = False,
+    ) -> list[Hit]:
+        """The messages of this conversation that answer a query best: see `Memory.search`."""
+        return self._memory.search(
+            query, limit, where=where, conversation=self.name, author=author, since=since, until=until, around=around,
+            explain=explain,
+        )  # fmt: skip
 
     def message(self, id: str) -> Message | None:
         """One message by its id."""
@@ -155,9 +174,10 @@ class AsyncConversation:
         author: str | None = None,
         at: datetime | None = None,
         if_version: int | None = None,
+        index: bool = True,
     ) -> Message:
         """Append a message."""
-        new = talks.new_message(message, id, role, author or self._memory.author, at)
+        new = talks.new_message(message, id, role, author or self._memory.author, at, index=index)
         return (await self._append([new], if_version))[0]
 
     async def extend(self, messages: Iterable[Any], *, if_version: int | None = None) -> list[Message]:
@@ -185,6 +205,24 @@ class AsyncConversation:
             roles=roles,
         )  # fmt: skip
         return await self._memory.run(flow)
+
+    async def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        where: dict[str, Any] | None = None,
+        author: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        around: int = 0,
+        explain: bool = False,
+    ) -> list[Hit]:
+        """The messages of this conversation that answer a query best."""
+        return await self._memory.search(
+            query, limit, where=where, conversation=self.name, author=author, since=since, until=until, around=around,
+            explain=explain,
+        )  # fmt: skip
 
     async def message(self, id: str) -> Message | None:
         """One message by its id."""

@@ -13,6 +13,7 @@
     ├── AccessDenied                   the API key does not allow this
     │   └── NotAuthenticated           there is no API key, or it is unknown, expired or revoked
     ├── OutcomeUnknown                 the connection broke: the write may or may not have happened
+    ├── EmbedderFailed                 the embedder answered nothing usable: text search works without it
     ├── HostedOnly                     a name of the hosted 0.2 platform that is not part of this library
     └── StoreError                     the engine below: the file, the disk, the server
         ├── StoreUnavailable           cannot be opened or reached
@@ -31,6 +32,7 @@ __all__ = [
     "BotWireError",
     "Conflict",
     "CursorExpired",
+    "EmbedderFailed",
     "HistoryExpired",
     "HostedOnly",
     "InvalidInput",
@@ -117,6 +119,10 @@ class NotAuthenticated(AccessDenied):
 
 class OutcomeUnknown(BotWireError):
     """The write was sent, and no answer came: it may or may not have happened."""
+
+
+class EmbedderFailed(BotWireError):
+    """The embedder could not be reached, failed, or answered something else than vectors."""
 
 
 class HostedOnly(BotWireError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -21,18 +21,26 @@ from .ops import (
     DEFAULTS,
     NO_META,
     Delete,
+    Fields,
     Get,
     History,
+    Hit,
     Item,
+    Message,
     Meta,
     Op,
     Policy,
     Put,
     Revision,
     Scan,
+    Search,
     Stamp,
+    check_fields,
     microseconds,
 )
+
+if TYPE_CHECKING:
+    from .search.context import Piece
 
 T = TypeVar("T")
 Flow = Generator[Sequence[Op], list[Any], T]
@@ -60,13 +68,24 @@ def moment_fields(as_of: Moment) -> tuple[int | None, int | None]:
     return as_of, None
 
 
-def meta_of(tags: Iterable[str], author: str | None, restored: int | None = None) -> Meta:
+def meta_of(
+    tags: Iterable[str], author: str | None, restored: int | None = None, index: bool | Iterable[str] | None = None
+) -> Meta:
     """What stands beside a value."""
-    if not tags and author is None and restored is None:
+    if not tags and author is None and restored is None and index is None:
         return NO_META
     if author is not None:
         check_name(author, "author")
-    return Meta(check_tags(tags), author, restored)
+    return Meta(check_tags(tags), author, restored, index_fields(index))
+
+
+def index_fields(index: bool | Iterable[str] | None) -> Fields:
+    """What search finds of a value: all, nothing, or single fields of it."""
+    if isinstance(index, str):
+        raise InvalidInput(f"index takes True, False or a list of fields: write index=[{index!r}]")
+    fields = index if index is None or isinstance(index, bool) else tuple(index)
+    check_fields(fields)
+    return fields
 
 
 def put_op(
@@ -79,12 +98,13 @@ def put_op(
     author: str | None = None,
     *,
     history: bool = True,
+    index: bool | Iterable[str] | None = None,
 ) -> Put:
     """The op that sets a value."""
     raw = Raw(values.encode(value, _NO_LIMIT))  # how much is too much is the store's policy to say
     if isinstance(ttl, timedelta):
         ttl = ttl.total_seconds()
-    meta = NO_META if not tags and author is None else meta_of(tags, author)
+    meta = NO_META if not tags and author is None and index is None else meta_of(tags, author, None, index)
     return Put(namespace, key, raw, ttl, if_version, meta, history)
 
 
@@ -155,8 +175,9 @@ def update(
 
 def updated_op(namespace: str, key: str, item: Item | None, value: Any, *, ttl: Ttl, author: str | None) -> Put:
     """The op that sets a value in the place of an item as it was read."""
-    tags = () if item is None else item.meta.tags
-    op = put_op(namespace, key, value, ttl, 0 if item is None else item.version, tags, author)
+    meta = NO_META if item is None else item.meta
+    version = 0 if item is None else item.version
+    op = put_op(namespace, key, value, ttl, version, meta.tags, author, index=meta.index)
     if ttl is None and item is not None and item.expires is not None:
         return msgspec.structs.replace(op, expires=item.expires)
     return op
@@ -184,7 +205,8 @@ def undo(namespace: str, key: str, author: str | None) -> Flow[Item | None]:
         if target is None:
             return None
         current = revisions[0]
-        meta = Meta(target.meta.tags, author or target.meta.author, target.meta.restored or target.version)
+        origin = target.meta.restored or target.version
+        meta = Meta(target.meta.tags, author or target.meta.author, origin, target.meta.index)
         version = 0 if current.deleted else current.version
         op = Put(namespace, key, target.raw, None, version, meta, expires=target.expires)
         try:
@@ -276,8 +298,88 @@ def scan_op(
     )
 
 
+def search_op(
+    namespace: str,
+    query: str,
+    limit: int,
+    *,
+    where: dict[str, Any] | None = None,
+    kinds: str | Iterable[str] | None = None,
+    conversation: str | None = None,
+    tags: Iterable[str] = (),
+    author: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    around: int = 0,
+    explain: bool = False,
+    subtree: bool = False,
+) -> Search:
+    """The op that searches."""
+    for name, number in (("limit", limit), ("around", around)):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise InvalidInput(f"{name}={number!r} must be a whole number")
+    if kinds is not None:
+        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    return Search(
+        namespace,
+        query,
+        limit,
+        where,
+        kinds,  # type: ignore[arg-type]  # checked by the op
+        conversation,
+        check_tags(tags),
+        author,
+        None if since is None else microseconds(since),
+        None if until is None else microseconds(until),
+        around,
+        explain,
+        subtree,
+    )
+
+
+def pieces(hits: Iterable[Hit]) -> list[Piece]:
+    """Hits as what may go into a prompt: with the messages around them, each of them once."""
+    from .search.context import Piece  # only where it is used
+
+    found: list[Piece] = []
+    seen: set[tuple[str, str, int]] = set()
+    for hit in hits:
+        if hit.item is not None:
+            found.append(Piece("item", hit.item.key, hit.item.updated_at, hit.text, hit.item.author, hit.terms))
+            continue
+        for message in (*hit.before, hit.message, *hit.after):
+            assert message is not None  # a hit without an item has one
+            place = (message.namespace, message.conversation, message.version)
+            if place not in seen:
+                seen.add(place)
+                text = texts_of(message)
+                found.append(
+                    Piece("message", message.conversation, message.at, text, message.author or message.role, hit.terms)
+                )
+    return found
+
+
+def context_block(hits: Iterable[Hit], max_tokens: int, counter: Callable[[str], int] | None) -> str:
+    """Hits as a block to put into a prompt."""
+    from .search import context  # only where it is used
+
+    return context.block(pieces(hits), max_tokens, counter or context.estimate)
+
+
+def texts_of(message: Message) -> str:
+    """What a message says."""
+    from .search import texts  # only where it is used
+
+    return texts.of_message(message.value)
+
+
 def policy_of(
-    history: int | bool | None, max_age: Ttl, feed_max_age: Ttl, messages_max_age: Ttl, **counts: int | None
+    history: int | bool | None,
+    max_age: Ttl,
+    feed_max_age: Ttl,
+    messages_max_age: Ttl,
+    index: bool | None = None,
+    **counts: int | None,
 ) -> Policy:
     """The arguments of `configure` as a policy. `history=False` turns it off, `True` is the default."""
     return Policy(
@@ -291,5 +393,6 @@ def policy_of(
         max_age=seconds(max_age),
         feed_max_age=seconds(feed_max_age),
         messages_max_age=seconds(messages_max_age),
+        index=index,
         **counts,
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .errors import InvalidInput
 from .names import check_name, check_namespace
 from .stores import opening
 from .stores.base import Store
+
+if TYPE_CHECKING:
+    from .embedding import Embedding
 
 _DEFAULT: Final = opening.Asked(None)
 
@@ -16,7 +20,9 @@ _DEFAULT: Final = opening.Asked(None)
 class Handle:
     """A namespace, and where it is kept. It opens nothing before it is used."""
 
-    __slots__ = ("__weakref__", "_asked", "_encryption", "_given", "_shared", "_store", "author", "namespace")
+    __slots__ = (
+        "__weakref__", "_asked", "_embedding", "_encryption", "_given", "_shared", "_store", "author", "namespace",
+    )  # fmt: skip
 
     _encrypted: ClassVar[str]  # what encrypts, in `stores.encrypted`
     namespace: str
@@ -35,6 +41,7 @@ class Handle:
         author: str | None = None,
         encryption_key: str | Sequence[str] | None = None,
         hide_keys: bool = False,
+        embedder: Any = None,
     ) -> None:
         check_namespace(namespace)
         if base_url is not None:
@@ -50,10 +57,13 @@ class Handle:
         self._store: Any = store  # or opened by the first use
         if not (url is None and durability is None and api_key is None and timeout is None):
             self._asked = opening.Asked(url, durability, api_key, timeout)
+        self._embedding: Embedding | None = None
         if not (author is None and store is None and self._asked is _DEFAULT):
             self._check_arguments(store)
         if encryption_key is not None or hide_keys:
             self._encrypt(encryption_key, hide_keys=hide_keys)
+        if embedder is not None:
+            self._take_embedder(embedder)
 
     def _check_arguments(self, store: Any) -> None:
         url, durability, api_key, timeout = self._asked
@@ -91,6 +101,19 @@ class Handle:
         """Seconds to wait for a server."""
         return self._asked.timeout
 
+    def _take_embedder(self, embedder: Any) -> None:
+        from .embedding import Embedding  # only for those who have one
+
+        if self._encryption is not None:
+            raise InvalidInput("what is encrypted is not searched: leave out embedder or encryption_key")
+        asked = self._asked.url
+        url = os.environ.get("BOTWIRE_URL") if asked is None and self._given is None else asked
+        if url is not None and url.startswith(("http://", "https://")):
+            raise InvalidInput(
+                "an embedder belongs to whoever opens the store: give it to the server, not to its client"
+            )
+        self._embedding = Embedding(embedder)
+
     def _acquire(self) -> opening.Shared:
         shared = self._shared = opening.acquire(self._asked, self)
         return shared
@@ -119,6 +142,7 @@ class Handle:
             "author": self.author,
             "encryption_key": key,
             "hide_keys": hide_keys,
+            "embedder": None if self._embedding is None else self._embedding.given,
         }
         return _rebuild, (type(self), arguments)
 

@@ -29,6 +29,7 @@ from .ops import (
     Erased,
     Get,
     History,
+    Hit,
     Item,
     Load,
     NamespaceInfo,
@@ -37,6 +38,7 @@ from .ops import (
     Removed,
     Revision,
     Scan,
+    Search,
     Touch,
     Value,
 )
@@ -46,6 +48,7 @@ from .values import decode
 if TYPE_CHECKING:
     from .batch import Batch
     from .conversation import Conversation
+    from .embedding import Embedding
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -69,6 +72,8 @@ class Memory(Handle):
         encryption_key: values and messages are encrypted before they leave this process; `botwire keygen` makes one.
             Several: the first one encrypts, all of them decrypt.
         hide_keys: encrypt the names of keys and conversations too.
+        embedder: lets `search` find by meaning, too: a callable from a list of texts to their vectors, or
+            `"openai:MODEL"`, `"openai:MODEL@URL"`, `"sentence-transformers:MODEL"`, `"fastembed:MODEL"`.
 
     Arguments are checked here; the store is opened by the first use.
 
@@ -179,14 +184,17 @@ class Memory(Handle):
         tags: Iterable[str] = (),
         author: str | None = None,
         history: bool = True,
+        index: bool | Iterable[str] | None = None,
     ) -> Item:
         """Store a value: any JSON, dataclass, datetime, UUID, enum or pydantic model, up to 1 MiB.
 
         `ttl`: seconds (or a timedelta) after which it can no longer be read. `if_version=n`: only if that is the
         key's version now, 0 for a key that is not there; else `Conflict`. `history=False` keeps nothing of what
-        the key held before.
+        the key held before. `index`: what `search` finds of it: everything, `False` nothing, or these fields alone.
         """
-        op = flows.put_op(self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history)
+        op = flows.put_op(
+            self.namespace, key, value, ttl, if_version, tags, author or self.author, history=history, index=index
+        )
         return flows.item_of(op, self.ask(op))
 
     def delete(self, key: str, *, if_version: int | None = None, history: bool = True) -> bool:
@@ -298,6 +306,96 @@ class Memory(Handle):
         op = Namespaces(self.namespace, limit=flows.PAGE)
         return (each for page in self._pages(op, None) for each in page.namespaces)
 
+    # ── search ──
+
+    def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        where: dict[str, Any] | None = None,
+        kinds: str | Iterable[str] | None = None,
+        conversation: str | None = None,
+        tags: Iterable[str] = (),
+        author: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        around: int = 0,
+        explain: bool = False,
+        subtree: bool = False,
+    ) -> list[Hit]:
+        """The items and messages that answer a query best, best first. It needs no model and no key.
+
+        `where`, `tags` and `author` filter as in `items`; `kinds` is `"item"` or `"message"`, `conversation` one of
+        them, `since` and `until` when it was said or set. `around=2` brings the two messages before and after each
+        message, `explain` says how a score came about. `subtree` adds the namespaces below.
+
+        >>> memory = Memory("user-43", url="sqlite://")
+        >>> memory.set("coffee", "Ethiopian Yirgacheffe")
+        Item('coffee', 'Ethiopian Yirgacheffe', version=1)
+        >>> memory.search("which coffee?")[0].value
+        'Ethiopian Yirgacheffe'
+        """
+        op = flows.search_op(
+            self.namespace, query, limit, where=where, kinds=kinds, conversation=conversation, tags=tags, author=author,
+            since=since, until=until, around=around, explain=explain, subtree=subtree,
+        )  # fmt: skip
+        if self._embedding is not None:
+            op = self._with_vector(op, self._embedding)
+        hits: list[Hit] = self.ask(op).hits
+        return hits
+
+    def _with_vector(self, op: Search, given: Embedding) -> Search:
+        """The search with its query's vector; some texts that have none yet are embedded on the way."""
+        from . import embedding  # only for those who have an embedder
+
+        op, more = embedding.drive(embedding.with_vector(op, given.model), self.execute, given)
+        if more:
+            embedding.in_background(op, given, self._opened().execute)
+        return op
+
+    def embed(
+        self, *, replace: bool = False, subtree: bool = False, progress: Callable[[int, int], object] | None = None
+    ) -> int:
+        """Embed everything that is searched and has no vector yet. Returns how many texts that were.
+
+        Searches do this little by little; this is for much at once. Cut off, it goes on where it was when it is called
+        again. `replace`: in the place of another embedder's vectors. `progress(done, total)` is called now and then.
+        """
+        from . import embedding  # only for those who have an embedder
+
+        given = embedding.needed(self._embedding)
+        steps = embedding.everything(
+            self.namespace, given.model, replace=replace, subtree=subtree, progress=progress, pauses=embedding.TRIES
+        )
+        return embedding.drive(steps, self.execute, given)
+
+    def context(
+        self,
+        query: str,
+        max_tokens: int = 1_000,
+        *,
+        limit: int = 20,
+        around: int = 1,
+        conversation: str | None = None,
+        kinds: str | Iterable[str] | None = None,
+        where: dict[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        subtree: bool = False,
+        counter: Callable[[str], int] | None = None,
+    ) -> str:
+        """The memories that answer a query best, as a block to put into a prompt; empty if there are none.
+
+        Items and messages with their dates, none twice, marked as data, in at most `max_tokens`; `counter(text) -> int`
+        counts them, by default they are estimated. `around`: so many messages before and after each come with it.
+        """
+        hits = self.search(
+            query, limit, where=where, kinds=kinds, conversation=conversation, since=since, until=until, around=around,
+            subtree=subtree,
+        )  # fmt: skip
+        return flows.context_block(hits, max_tokens, counter)
+
     # ── conversations ──
 
     def conversation(self, name: str) -> Conversation:
@@ -374,19 +472,21 @@ class Memory(Handle):
         max_items: int | None = None,
         max_bytes: int | None = None,
         writes_per_day: int | None = None,
+        index: bool | None = None,
         whole_store: bool = False,
     ) -> NamespaceInfo:
         """Set what this namespace keeps and how much; what is left out stays as it is. See `botwire.ops.Policy`.
 
         `history`: past values kept of a key (`False`: none), each for `max_age`. `messages`, `messages_max_age`: what a
-        conversation keeps. `max_items`, `max_bytes`, `writes_per_day`: quotas, 0 for none. `whole_store` sets the
-        defaults of every namespace.
+        conversation keeps. `max_items`, `max_bytes`, `writes_per_day`: quotas, 0 for none. `index=False`: search finds
+        nothing here but what was set with `index=`. `whole_store` sets the defaults of every namespace.
         """
         policy = flows.policy_of(
             history,
             max_age,
             feed_max_age,
             messages_max_age,
+            index,
             feed=feed,
             max_value_bytes=max_value_bytes,
             messages=messages,

@@ -25,11 +25,18 @@ from .errors import InvalidInput
 
 Access = Literal["read", "write", "admin"]
 Reach = Literal["namespace", "subtree"]
+Kind = Literal["item", "message"]
+Fields = bool | tuple[str, ...] | None
+"""What of a value can be found by search: all of it, nothing (`False`), these fields, or what the policy says."""
 
 MAX_PAGE = 10_000
 MAX_OPS = 10_000
 MICROSECONDS = 1_000_000
 MAX_SECONDS = 100 * 366 * 86_400  # a century: longer spans are mistakes of unit
+MAX_HITS = 1_000
+MAX_AROUND = 50
+MAX_FIELDS = 32
+MAX_DIMENSION = 16_384
 
 END_OF_TIME = 253_402_300_800 * MICROSECONDS  # the year 10000
 
@@ -80,11 +87,15 @@ class Policy(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     """How many bytes a namespace holds, past values included."""
     writes_per_day: int | None = None
     """How many changes a namespace takes in a day (UTC)."""
+    index: bool | None = None
+    """Whether search finds what is written without saying whether it should be found."""
 
     def __post_init__(self) -> None:
+        if self.index is not None and not isinstance(self.index, bool):
+            raise InvalidInput(f"index={self.index!r} must be True or False: fields are named where a value is set")
         for field, value in msgspec.structs.asdict(self).items():
             kinds = int | float if field.endswith("_age") else int
-            if value is None:
+            if value is None or field == "index":
                 continue
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < 2**53:
                 what = "number of seconds" if field.endswith("_age") else "whole number"
@@ -111,17 +122,19 @@ DEFAULTS = Policy(
     max_items=0,
     max_bytes=0,
     writes_per_day=0,
+    index=True,
 )
 
 # ── What is stored ──────────────────────────────────────────────────────────────────────────────────
 
 
 class Meta(Struct, frozen=True, omit_defaults=True):
-    """What stands beside a value: tags, who wrote it, and for an undo the version that it restored."""
+    """What stands beside a value: tags, who wrote it, for an undo the version that it restored, and what is indexed."""
 
     tags: tuple[str, ...] = ()
     author: str | None = None
     restored: int | None = None
+    index: Fields = None
 
 
 NO_META = Meta()
@@ -217,6 +230,8 @@ class Message(_Valued, frozen=True, omit_defaults=True):
     redacted: bool = False
     conversation: str = ""
     namespace: str = ""
+    index: bool = True
+    """Whether search may find it."""
 
     @property
     def at(self) -> datetime:
@@ -326,6 +341,114 @@ class ConversationPage(Struct, frozen=True, omit_defaults=True):
     cursor: str | None = None
 
 
+class Hit(Struct, frozen=True, omit_defaults=True):
+    """What a search has found: an item or a message, and how well it fits (higher is better)."""
+
+    score: float
+    item: Item | None = None
+    message: Message | None = None
+    terms: tuple[str, ...] = ()
+    """What of the query is in it, as the index knows it: words without their endings."""
+    before: tuple[Message, ...] = ()
+    """The messages right before a message, oldest first, if asked for with `around`."""
+    after: tuple[Message, ...] = ()
+    """… and right after it."""
+    parts: dict[str, float] | None = None
+    """How the score came about, if asked for with `explain`."""
+
+    @property
+    def found(self) -> Item | Message:
+        """The item or the message."""
+        found = self.message if self.item is None else self.item
+        assert found is not None  # a hit has one of them
+        return found
+
+    @property
+    def value(self) -> Any:
+        """Its value, decoded afresh at each access."""
+        return self.found.value
+
+    @property
+    def key(self) -> str | None:
+        """The key of an item."""
+        return None if self.item is None else self.item.key
+
+    @property
+    def conversation(self) -> str | None:
+        """The conversation of a message."""
+        return None if self.message is None else self.message.conversation
+
+    @property
+    def namespace(self) -> str:
+        """Where it was found."""
+        return self.found.namespace
+
+    @property
+    def text(self) -> str:
+        """What it says, in words."""
+        from .search import texts  # only where text is shown
+
+        if self.message is not None:
+            return texts.of_message(self.message.value)
+        return texts.of_item(self.found.value, self.item.meta.index if self.item else None)
+
+    @property
+    def snippet(self) -> str:
+        """The part of the text that matched, with the words that did between « and »."""
+        from .search import snippet  # only where text is shown
+
+        return snippet(self.text, self.terms)
+
+    def __repr__(self) -> str:
+        return f"Hit({self.score:.3g}, {self.found!r})"
+
+
+class HitPage(Struct, frozen=True, omit_defaults=True):
+    """What a search has found, best first. `unindexed`: so many entries are not searchable yet."""
+
+    hits: list[Hit]
+    unindexed: int = 0
+
+
+class Indexed(Struct, frozen=True, omit_defaults=True):
+    """How much an `Index` has taken in, and how much is left to do."""
+
+    done: int = 0
+    left: int = 0
+
+
+class Text(Struct, frozen=True):
+    """A text that has no vector yet, and what it is called in the index."""
+
+    document: int
+    digest: int
+    text: str
+
+
+class Texts(Struct, frozen=True, omit_defaults=True):
+    """Texts to be embedded. `left`: how many lack a vector, these included; `unindexed`: not in the index yet."""
+
+    texts: list[Text]
+    query: str = ""
+    left: int = 0
+    unindexed: int = 0
+
+
+class Vector(Struct, frozen=True, omit_defaults=True):
+    """The embedding of a text: float32 numbers, little-endian, of length 1. Empty: there is nothing to embed in it."""
+
+    document: int
+    digest: int
+    vector: bytes = b""
+
+
+class Embedded(Struct, frozen=True, omit_defaults=True):
+    """How many vectors an `Embed` has stored, and how many texts are still without one."""
+
+    stored: int = 0
+    left: int = 0
+
+
 class ChangePage(Struct, frozen=True, omit_defaults=True):
     """A page of the feed, oldest first. `cursor` goes on behind it, even when the page is empty."""
 
@@ -348,6 +471,10 @@ class NamespaceInfo(Struct, frozen=True, omit_defaults=True):
     updated: int = 0
     policy: Policy = Policy()
     """What holds here, the store's defaults included."""
+    unindexed: int = 0
+    """Changes and older entries that the next search has to take in first; nothing is missing from its answer."""
+    unembedded: int = 0
+    """Indexed texts that have no vector yet, if an embedder is in use; search finds them by their words."""
 
 
 class NamespacePage(Struct, frozen=True, omit_defaults=True):
@@ -595,11 +722,114 @@ class Dump(Op, frozen=True):
         _check_limit(self.limit)
 
 
+class Search(Op, frozen=True):
+    """Find items and messages by what they say.
+
+    `where` and `tags` filter items and messages by their values; see `botwire.where`. Of a long query its beginning
+    counts.
+    """
+
+    result: ClassVar[Any] = HitPage
+    query: str
+    limit: int = 10
+    where: dict[str, Any] | None = None
+    kinds: tuple[Kind, ...] | None = None
+    conversation: str | None = None
+    tags: tuple[str, ...] = ()
+    author: str | None = None
+    since: int | None = None
+    """Only what was said or set at this time (microseconds) or later."""
+    until: int | None = None
+    """Only what was said or set before this time."""
+    around: int = 0
+    """How many messages before and after each message come with it."""
+    explain: bool = False
+    subtree: bool = False
+    vector: bytes | None = None
+    """The query's embedding, packed as in `botwire.search.vectors`, by the embedder `model`."""
+    model: str | None = None
+
+    def check(self) -> None:
+        if (self.vector is None) != (self.model is None):
+            raise InvalidInput("a query's vector comes with the name of its model")
+        if self.vector is not None:
+            _check_vector(self.vector)
+        if not isinstance(self.query, str):
+            raise InvalidInput(f"a query is a str, not {type(self.query).__name__}: {self.query!r}")
+        if not 0 <= self.limit <= MAX_HITS:
+            raise InvalidInput(f"limit={self.limit!r} must lie between 0 and {MAX_HITS:,}")
+        if not 0 <= self.around <= MAX_AROUND:
+            raise InvalidInput(f"around={self.around!r} must lie between 0 and {MAX_AROUND}")
+        if self.conversation is not None:
+            names.check_name(self.conversation, "conversation")
+        if self.author is not None:
+            names.check_name(self.author, "author")
+        for kind in self.kinds or ():
+            if kind not in ("item", "message"):
+                raise InvalidInput(f"kinds={self.kinds!r}: there are 'item' and 'message'")
+
+
+class Unembedded(Op, frozen=True):
+    """What an embedder still has to be given: texts without a vector, at most `limit`, and the query as it takes it."""
+
+    result: ClassVar[Any] = Texts
+    model: str
+    query: str = ""
+    subtree: bool = False
+    limit: int = 100
+
+    def check(self) -> None:
+        names.check_name(self.model, "model")
+        _check_limit(self.limit)
+
+
+class Embed(Op, frozen=True):
+    """Store the vectors of texts that `Unembedded` has answered. `replace` lets go of those of another model first."""
+
+    access: ClassVar[Access] = "write"
+    result: ClassVar[Any] = Embedded
+    model: str
+    dimension: int
+    vectors: list[Vector]
+    replace: bool = False
+    subtree: bool = False
+
+    def check(self) -> None:
+        names.check_name(self.model, "model")
+        if not 0 < self.dimension <= MAX_DIMENSION:
+            raise InvalidInput(f"a vector has from 1 to {MAX_DIMENSION:,} numbers, not {self.dimension}")
+        if len(self.vectors) > MAX_PAGE:
+            raise InvalidInput(f"{len(self.vectors):,} vectors in one call: the limit is {MAX_PAGE:,}")
+        for each in self.vectors:
+            if each.vector and len(each.vector) != 4 * self.dimension:
+                raise InvalidInput(f"a vector of {len(each.vector)} bytes is none of {self.dimension} numbers")
+
+
+class Index(Op, frozen=True):
+    """Take in what search has not indexed yet, at most `limit` entries; `afresh` forgets the index first.
+
+    Nothing needs it, for a search takes in what it needs. It is there for large files from before there was search.
+    `model`: an embedder of this name is in use from now on; what it has not embedded is counted.
+    """
+
+    access: ClassVar[Access] = "write"
+    result: ClassVar[Any] = Indexed
+    subtree: bool = False
+    afresh: bool = False
+    limit: int = 5_000
+    model: str | None = None
+
+    def check(self) -> None:
+        if self.model is not None:
+            names.check_name(self.model, "model")
+        _check_limit(self.limit)
+
+
 class Put(Op, frozen=True, rename=ON_THE_WIRE):
     """Set a value. `if_version=n`: only if that is the current version; 0: only if there is none.
 
     `history=False` keeps nothing of what the key held before. It expires `ttl` seconds from now, or at the time
-    `expires`.
+    `expires`. What search finds of it is in `meta.index`.
     """
 
     access: ClassVar[Access] = "write"
@@ -627,6 +857,7 @@ class Put(Op, frozen=True, rename=ON_THE_WIRE):
             names.check_tags(self.meta.tags)
             if self.meta.author is not None:
                 names.check_name(self.meta.author, "author")
+            check_fields(self.meta.index)
 
 
 class Delete(Op, frozen=True):
@@ -666,6 +897,7 @@ class NewMessage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     role: str | None = None
     author: str | None = None
     at: int | None = None
+    index: bool = True
 
     def __post_init__(self) -> None:
         for field in ("id", "role", "author"):
@@ -789,7 +1021,8 @@ class Load(Op, frozen=True):
 
 AnyOp = (
     Value | Get | Scan | History | Messages | Conversations | Changes | Describe | Namespaces | Dump
-    | Put | Delete | Touch | Append | Edit | Trim | Clear | Erase | Configure | Load
+    | Search | Unembedded
+    | Put | Delete | Touch | Append | Edit | Trim | Clear | Erase | Configure | Load | Index | Embed
 )  # fmt: skip
 
 
@@ -810,3 +1043,18 @@ def _check_ttl(ttl: float | None) -> None:
 def _check_version(version: int | None) -> None:
     if version is not None and (isinstance(version, bool) or not isinstance(version, int) or not 0 <= version < 2**63):
         raise InvalidInput(f"if_version={version!r} must be a version, an integer from 0 up")
+
+
+def _check_vector(vector: bytes) -> None:
+    if not vector or len(vector) % 4 or len(vector) > 4 * MAX_DIMENSION:
+        raise InvalidInput(f"a vector of {len(vector)} bytes is none of float32 numbers")
+
+
+def check_fields(index: Fields) -> None:
+    """Raise `InvalidInput` if this cannot say what is indexed."""
+    if index is None or isinstance(index, bool):
+        return
+    if not isinstance(index, tuple) or len(index) > MAX_FIELDS:
+        raise InvalidInput(f"index={index!r} must be True, False, or at most {MAX_FIELDS} names of fields")
+    for field in index:
+        names.check_name(field, "field to index")

@@ -35,7 +35,13 @@ Place = Message | int | None
 
 
 def new_message(
-    value: Any, id: str | None = None, role: str | None = None, author: str | None = None, at: datetime | None = None
+    value: Any,
+    id: str | None = None,
+    role: str | None = None,
+    author: str | None = None,
+    at: datetime | None = None,
+    *,
+    index: bool = True,
 ) -> NewMessage:
     """A message to append: what the arguments leave open is recognised in the value."""
     raw = Raw(values.encode(value, 1 << 62))  # how much is too much is the store's policy to say
@@ -46,6 +52,7 @@ def new_message(
         role if role is not None else shapes.usable_name(shapes.role_of(plain)),
         author if author is not None else shapes.usable_name(shapes.author_of(plain)),
         shapes.time_of(plain) if at is None else microseconds(at),
+        index,
     )
 
 
@@ -69,6 +76,7 @@ def _appended(op: Append, new: NewMessage, stamp: Stamp) -> Message:
         author=new.author,
         conversation=op.conversation,
         namespace=op.namespace,
+        index=new.index,
     )
 
 

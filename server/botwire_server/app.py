@@ -28,6 +28,7 @@ from . import (
     openapi,
     problems,
     published,
+    search,
     tracing,
 )
 from .doors import Door
@@ -42,6 +43,7 @@ from .threaded import as_async
 DOORS: Sequence[Door] = (
     *items.doors,
     *conversations.doors,
+    *search.doors,
     *feed.doors,
     *moves.doors,
     *namespaces.doors,

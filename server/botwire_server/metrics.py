@@ -259,4 +259,4 @@ def _size(path: Path) -> int:
 
 
 def _load() -> None:
-    import prometheus_client  # noqa: F401  # it is used where metrics are rendered
+    import prometheus_client  # noqa: F401  # pyright: ignore[reportUnusedImport]  # it is used where metrics are rendered

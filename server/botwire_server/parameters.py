@@ -114,6 +114,13 @@ def choice(description: str, *words: str) -> Param:
     return Param(_one_of(*words), {"type": "string", "enum": list(words), "default": words[0]}, description)
 
 
+def choices(description: str, *words: str) -> Param:
+    """One or more of several words."""
+    one = _one_of(*words)
+    schema = {"type": "array", "items": {"type": "string", "enum": list(words)}}
+    return Param(lambda name, texts: tuple(one(name, text) for text in texts), schema, description, repeated=True)
+
+
 def several(description: str, field: str, read: Callable[[str, Any], Any] = _names) -> Param:
     """A parameter that may come several times."""
     schema = {"type": "array", "items": KEY, "maxItems": MAX_TAGS}
@@ -140,3 +147,5 @@ WHERE: Final = Param(
     json=True,
 )
 SINCE: Final = Param(moment, TIME, "Only what was set at this time or later.")
+UNTIL: Final = Param(moment, TIME, "Only what was said or set before this time.")
+CONVERSATION: Final = Param(_name, KEY, "Only messages of this conversation.")

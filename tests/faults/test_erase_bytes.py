@@ -12,7 +12,7 @@ from tests.faults import workers
 
 from botwire import Memory
 from botwire.flows import put_op
-from botwire.ops import Erased
+from botwire.ops import Erased, Index
 from botwire.stores.sqlite import SQLiteStore
 from botwire.stores.sqlite.connection import connect
 from botwire.stores.sqlite.migrations import backup_path, copy_to
@@ -27,6 +27,7 @@ class Planter:
         self.path = path
         self.steps = steps
         self.chance = random.Random(seed)
+        self.searching = random.Random(seed)
         self.markers: list[str] = []
         self.ahead = 0
         self.store = SQLiteStore(str(path), durability="relaxed", clock=lambda: time.time_ns() // 1_000 + self.ahead)
@@ -44,6 +45,13 @@ class Planter:
     def big(self) -> str:
         """A marker, often with much beside it."""
         return self.mark() + "z" * (100_000 if self.chance.random() < 0.01 else self.chance.choice(SIZES))
+
+    def search(self, memory: Memory) -> None:
+        """Now and then a search, and the writing of the index to the file."""
+        if self.searching.random() < 0.06:
+            memory.search(self.searching.choice(self.markers) if self.markers else "anything")
+            if self.searching.random() < 0.4:
+                memory.execute([Index(memory.namespace, afresh=self.searching.random() < 0.05)])
 
     def churn(self) -> None:
         """Some write to another namespace."""
@@ -63,6 +71,7 @@ class Planter:
 
     def item(self, memory: Memory, key: str) -> None:
         """Some write to an item that is to be erased."""
+        self.search(memory)
         match self.chance.randrange(8):
             case 0:
                 memory.delete(key)
@@ -81,6 +90,7 @@ class Planter:
 
     def message(self, memory: Memory, name: str) -> None:
         """Some write to a conversation that is to be erased."""
+        self.search(memory)
         talk = memory.conversation(name)
         said = talk.append({"role": "user", "content": self.big()}, id=self.some(0.3), author=self.some(0.3))
         match self.chance.randrange(8):
@@ -152,6 +162,7 @@ def redacted_then_anything(planter: Planter) -> Callable[[], Erased]:
     for _ in range(planter.steps):
         planter.churn()
         said = talk.append({"role": "user", "content": planter.big()})
+        planter.search(planter.others[0])
         if planter.chance.random() < 0.3:
             talk.edit(said, "harmless")
         elif planter.chance.random() < 0.5:

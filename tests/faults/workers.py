@@ -25,11 +25,11 @@ from msgspec import Raw
 import botwire
 from botwire import Memory
 from botwire.errors import BotWireError, StoreError
-from botwire.ops import Append, Delete, Erase, NewMessage, Op, Put
-from botwire.stores.sqlite import SQLiteStore, connection, turnstile
+from botwire.ops import Append, Delete, Erase, Index, NewMessage, Op, Put, Search
+from botwire.stores.sqlite import SQLiteStore, checking, connection, turnstile
 
 MARKER_HALF = 16  # bytes
-MARKER = re.compile(rb"MARK[0-9a-f]{12}")
+MARKER = re.compile(rb"mark[0-9a-f]{12}")
 PATIENCE = 60  # seconds after which a process that does not answer counts as hung
 
 # ── for the tests: starting processes ───────────────────────────────────────────────────────────────
@@ -157,6 +157,7 @@ def audit(path: Path | str) -> None:
                 assert (counts, whole, current) == (1, 1, 1), f"{name}: counters, whole feed, feed up to date"
             for what, query in _WRONG.items():
                 assert file.execute(query).fetchall() == [], what
+            assert list(checking.problems(file.execute, time.time_ns() // 1_000)) == []
     finally:
         file.close()
 
@@ -230,6 +231,7 @@ def random_writes(chance: random.Random, thread: int, number: int, known: dict[s
         lambda: [Erase(f"{here}/trash")],
         lambda: [Append(here, "passing", [NewMessage(value)])],
         lambda: [Erase(here, conversation="passing")] if chance.random() < 0.2 else [said],
+        lambda: [Index(chance.choice([here, there]), limit=chance.choice([1, 20, 1_000]))],
     ]
     return chance.choice(writes)()
 
@@ -260,6 +262,8 @@ def _write_flat_out(store: SQLiteStore, log: int, thread: int, seed: str) -> Non
         os.write(log, msgspec.json.encode(Entry(thread, number, request_id, text(ops))) + b"\n")
         results = store.execute(ops, request_id=request_id)
         os.write(log, msgspec.json.encode(Entry(thread, number, request_id, text(ops), text(results))) + b"\n")
+        if chance.random() < 0.2:  # what it takes in is written by another thread meanwhile
+            store.execute([Search(here, f"key {number}", subtree=chance.random() < 0.5)])
         for op, result in zip(ops, results, strict=True):
             if isinstance(op, Put) and op.namespace == here:
                 known[op.key] = result.version
@@ -433,10 +437,13 @@ def hold_the_lock(path: str) -> None:
 
 @role
 def find_bytes(marker_file: str, *files: str) -> None:
-    """Say where any of the markers, one to a line, stands in the raw files, be it only its first half."""
-    markers = {marker[:MARKER_HALF] for marker in Path(marker_file).read_bytes().split()}
+    """Say where any of the markers, one to a line, stands in the raw files, be it only its first half.
+
+    The search index has them in lower case.
+    """
+    markers = {marker[:MARKER_HALF].lower() for marker in Path(marker_file).read_bytes().split()}
     for name in files:
-        found = {match.group(): match.start() for match in MARKER.finditer(Path(name).read_bytes())}
+        found = {match.group(): match.start() for match in MARKER.finditer(Path(name).read_bytes().lower())}
         for marker in found.keys() & markers:
             say(Path(name).name, marker.decode(), found[marker])
 
@@ -475,6 +482,25 @@ def _wait(pid: int, *, killed: bool = False) -> None:
             os.waitpid(pid, 0)
             raise AssertionError("the child hung")
         time.sleep(0.002)
+
+
+@role
+def search_elsewhere(path: str, number: str) -> None:
+    """Write, and search."""
+    memory = Memory("user-42", store=opened(path, "relaxed"))
+    memory.set(f"theirs-{number}", "lunch, too")
+    assert memory.search("lunch too", 1)[0].key is not None
+
+
+@role
+def index_and_search(path: str) -> None:
+    """Index piece by piece, and search in between."""
+    memory = Memory("user-42", store=opened(path, "relaxed"))
+    say("ready")
+    hear()
+    while memory.execute([Index("user-42", limit=30)])[0].left:
+        assert len(memory.search("lunch", 1_000)) == 500
+    assert len(memory.search("lunch", 1_000)) == 500
 
 
 @role

@@ -336,7 +336,7 @@ def test_a_cursor_of_others_leads_nowhere(keyed):
 
 @pytest.mark.parametrize("field", ["writes_per_day", "max_bytes", "max_items", "max_value_bytes"])
 def test_an_admin_of_a_part_does_not_raise_its_own_limits(keyed, field):
-    policy = {field: 10**12}
+    policy: dict[str, Any] = {field: 10**12}
     assert keyed.ask(keyed.victim, "PATCH", "/v1/namespaces/victim", policy).status == 403
     assert keyed.ask(keyed.victim, "PATCH", "/v1/namespaces/victim%2Fnew", policy).status == 403
     record = NamespaceRecord(1, 1, 1, policy=Policy(**policy))

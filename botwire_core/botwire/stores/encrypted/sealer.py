@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from botwire.errors import InvalidInput, TooLarge
 from botwire.names import check_name, is_name
 from botwire.ops import (
+    NO_META,
     ConversationInfo,
     ConversationRecord,
     DumpRecord,
@@ -160,12 +161,12 @@ class Sealer:
         if new.id is None:
             id_ = made_id(draws())
             raw = key.seal(_text(new.raw), bound_message(namespace, conversation, id_, new.role), draws())
-            return replace(new, raw=raw, id=id_)
+            return replace(new, raw=raw, id=id_, index=False)
         if is_made_id(new.id):
             raise InvalidInput(f"message id {new.id!r} looks like those that an encrypted memory makes: choose another")
         bound = bound_message(namespace, conversation, new.id, new.role)
         raw = key.seal(_text(new.raw), bound, key.derive("message", bound))
-        return replace(new, raw=raw, id=self.hide(_ids_of(conversation), namespace, new.id))
+        return replace(new, raw=raw, id=self.hide(_ids_of(conversation), namespace, new.id), index=False)
 
     def seal_edited(
         self, namespace: str, conversation: str, id_: str, stored_id: str, role: str | None, raw: Raw, draws: Draws
@@ -274,8 +275,11 @@ class Sealer:
 
 
 def unindexed(meta: Meta) -> Meta:
-    """What stands beside a value, without the names of fields that a search should look at: there is none."""
-    return replace(meta, index=None) if getattr(meta, "index", None) is not None else meta
+    """What stands beside a value, so that search leaves ciphertext alone; fields that are named would tell of it."""
+    return _UNINDEXED if meta is NO_META else replace(meta, index=False)
+
+
+_UNINDEXED = Meta(index=False)
 
 
 def _ids_of(conversation: str) -> str:

@@ -18,9 +18,14 @@ from botwire.ops import (
     Dump,
     DumpPage,
     DumpRecord,
+    Embed,
+    Embedded,
     EndRecord,
     Erase,
     Erased,
+    HitPage,
+    Index,
+    Indexed,
     ItemRecord,
     Load,
     Loaded,
@@ -29,10 +34,15 @@ from botwire.ops import (
     NewMessage,
     Op,
     Revision,
+    Search,
+    Texts,
+    Unembedded,
+    check_fields,
 )
 from botwire.revisions import Past
 from botwire.values import check_text
 
+from . import index
 from .ledger import MAX_VERSION, Namespace, read_policy
 from .reads import MESSAGE, READS, Sql, View, message_of, older_revisions, place_range, scope, view
 from .writes import MESSAGE_SIZE, WRITES, Transaction, drop_changes, drop_conversation, find_conversation
@@ -174,6 +184,7 @@ def _begin_load(txn: Transaction, name: str, record: NamespaceRecord) -> None:
             f"namespace {name!r} is not empty: import into an empty one, or erase it first", namespace.version
         )
     txn.ledger.store(namespace)
+    index.drop(txn.sql, namespace.id)
     # Whoever watched the empty place must be told: its version moves on in any case.
     if record.version > namespace.version:
         namespace.version = _checked_version(record.version)
@@ -222,6 +233,7 @@ def _check_revision(key: str, revision: Revision, namespace: Namespace) -> None:
     check_tags(revision.meta.tags)
     if revision.meta.author is not None:
         check_name(revision.meta.author, "author")
+    check_fields(revision.meta.index)
     if not revision.deleted:
         check_text(revision.raw, namespace.policy.max_value_bytes or 0)
     if revision.updated < 0:
@@ -254,7 +266,7 @@ def _load_message(txn: Transaction, namespace: Namespace, record: MessageRecord)
     NewMessage(message.raw, given, message.role, message.author, message.created)  # checks their names
     place = conversation << 32 | message.version
     txn.sql(
-        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             place,
             given,
@@ -264,6 +276,7 @@ def _load_message(txn: Transaction, namespace: Namespace, record: MessageRecord)
             message.edited,
             message.redacted,
             bytes(message.raw),
+            not message.index,
         ),
     )
     size = txn.sql(f"SELECT {MESSAGE_SIZE} FROM messages WHERE place = ?", (place,)).get
@@ -323,6 +336,7 @@ def _erase_namespace(txn: Transaction, namespace: Namespace) -> None:
 
 def _wipe(txn: Transaction, namespace: Namespace) -> None:
     """Delete all that the namespace holds."""
+    index.drop(txn.sql, namespace.id)
     for (conversation,) in txn.sql("SELECT id FROM conversations WHERE namespace = ?", (namespace.id,)).fetchall():
         drop_conversation(txn, namespace, conversation)
     txn.ledger.index_feed()
@@ -353,6 +367,10 @@ def _erase_part(txn: Transaction, op: Erase) -> Erased:
     namespace = txn.ledger.find(op.namespace)
     if namespace is None:
         return Erased()
+    if indexed := index.documents_of(txn.sql, namespace.id, op.key, op.conversation):
+        from .indexing import take_out  # the ranking: not for those who never search
+
+        take_out(txn.sql, namespace.id, indexed)
     items = messages = 0
     if op.key is not None:
         found = txn.sql(
@@ -374,21 +392,61 @@ def _erase_part(txn: Transaction, op: Erase) -> Erased:
         if conversation is None:
             return Erased()
         messages = drop_conversation(txn, namespace, conversation)
-    _forget_feed(txn, namespace)
+    _forget_feed(txn, namespace, op)
     return Erased(items, messages)
 
 
-def _forget_feed(txn: Transaction, namespace: Namespace) -> None:
+def _forget_feed(txn: Transaction, namespace: Namespace, op: Erase) -> None:
     """The namespace's feed named what was erased: it begins anew, and so does what is remembered of deletions."""
     namespace.version += 1
     namespace.updated = max(txn.now, namespace.updated)
     namespace.forget(namespace.version, namespace.updated)
     txn.ledger.index_feed()
+    index.keep_pending(txn.sql, namespace.id, namespace.version)
+    index.erased(txn.sql, namespace.id, namespace.version, key=op.key, conversation=op.conversation)
     drop_changes(txn, namespace, namespace.version)
     namespace.feed_floor = namespace.version
     namespace.feed_trimmed = txn.ledger.cut()
     txn.ledger.mark_dirty(namespace)
 
 
-MOVES: dict[type[Op], Callable[[Transaction, Any], Any]] = {**WRITES, Load: load, Erase: erase}
-ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump}
+class Flush:
+    """A write like an op, but of this process alone: what searches have taken in goes into the file."""
+
+    def __init__(self, write: Callable[[Sql, int], bool]) -> None:
+        self.write = write
+
+
+def _index(txn: Transaction, op: Index) -> Indexed:
+    """Take in what search has not indexed yet."""
+    from .finding import take_in  # the ranking: not for those who never search
+
+    txn.ledger.flush()
+    return take_in(txn.sql, txn.now, op)
+
+
+def _flush(txn: Transaction, op: Flush) -> bool:
+    """Write what a search has taken in; nothing that anybody else can ask for."""
+    txn.ledger.flush()
+    return op.write(txn.sql, txn.now)
+
+
+def _embed(txn: Transaction, op: Embed) -> Embedded:
+    """Store vectors."""
+    from .finding import embed  # the ranking: not for those who never search
+
+    txn.ledger.flush()
+    return embed(txn.sql, txn.now, op)
+
+
+def _search(sql: Sql, now: int, op: Search | Unembedded) -> HitPage | Texts:
+    """Search in the midst of a write. A store that only reads has its own way, which remembers."""
+    from .finding import search  # the ranking: not for those who never search
+
+    return search(sql, now, op)
+
+
+MOVES: dict[type[Any], Callable[[Transaction, Any], Any]] = {
+    **WRITES, Load: load, Erase: erase, Index: _index, Embed: _embed, Flush: _flush,
+}  # fmt: skip
+ALL_READS: dict[type[Op], Callable[[Sql, int, Any], Any]] = {**READS, Dump: dump, Search: _search, Unembedded: _search}

@@ -276,7 +276,7 @@ def _scanner(sql: Sql, now: int, op: Scan) -> Callable[[str | None, int], Iterat
 
 # ── conversations ───────────────────────────────────────────────────────────────────────────────────
 
-MESSAGE = "place & 4294967295, id, created, role, author, edited, redacted, value"
+MESSAGE = "place & 4294967295, id, created, role, author, edited, redacted, value, unsearched"
 SYSTEM_ROLES = ("system", "developer")
 
 
@@ -304,9 +304,21 @@ def message_id_place(sql: Sql, conversation: int, message_id: str) -> int | None
 
 def message_of(row: tuple[Any, ...], conversation: str, namespace: str) -> Message:
     """A message of a `MESSAGE` row."""
-    version, message_id, created, role, author, edited, redacted, value = row
+    version, message_id, created, role, author, edited, redacted, value, unsearched = row
     name = message_id or f"#{version}"
-    return Message(Raw(value), name, version, created, role, author, edited, bool(redacted), conversation, namespace)
+    return Message(
+        Raw(value),
+        name,
+        version,
+        created,
+        role,
+        author,
+        edited,
+        bool(redacted),
+        conversation,
+        namespace,
+        not unsearched,
+    )
 
 
 def messages(sql: Sql, now: int, op: Messages) -> MessagePage:
@@ -492,18 +504,34 @@ def _change(kind: int, version: int, updated: int, cursor: str, name: str | None
 
 # ── namespaces ──────────────────────────────────────────────────────────────────────────────────────
 
+_UNINDEXED = (  # changes since the last writing of the index, and what is older than it
+    "CASE WHEN s.namespace IS NULL THEN n.items + n.messages WHEN json_extract(s.counts, '$.walk') IS NULL "
+    "THEN n.version - s.version "
+    "ELSE n.version - s.version + max(0, n.items + n.messages - coalesce(json_extract(s.counts, '$.documents'), 0)) END"
+)
+_UNEMBEDDED = (
+    "CASE WHEN e.namespace IS NULL THEN 0 ELSE "
+    "(SELECT count(*) FROM search_documents d WHERE d.namespace = n.id AND d.digest IS NULL) END"
+)
 _INFO = (
     "n.name, n.version, n.items - (SELECT count(*) FROM items i WHERE i.namespace = n.id AND i.expires <= ?), "
-    "n.messages, n.conversations, n.bytes, n.day, n.writes, n.created, n.updated, n.policy"
+    f"n.messages, n.conversations, n.bytes, n.day, n.writes, n.created, n.updated, n.policy, {_UNINDEXED}, "
+    f"{_UNEMBEDDED}"
+)
+_INFO_FROM = (
+    "namespaces n LEFT JOIN search_namespaces s ON s.namespace = n.id "
+    "LEFT JOIN search_embedders e ON e.namespace = n.id"
 )
 
 
 def _info(row: tuple[Any, ...], now: int, defaults: Policy) -> NamespaceInfo:
-    name, version, items, messages_, talks, size, day, writes, created, updated, policy = row
+    name, version, items, messages_, talks, size, day, writes, created, updated, own, unindexed, bare = row
     today = writes if day == now // DAY else 0
+    policy = read_policy(own).over(defaults)
     return NamespaceInfo(
-        name, version, items, messages_, talks, size, today, created, updated, read_policy(policy).over(defaults)
-    )
+        name, version, items, messages_, talks, size, today, created, updated, policy, unindexed if policy.index else 0,
+        bare,
+    )  # fmt: skip
 
 
 def describe(sql: Sql, now: int, name: str) -> NamespaceInfo:
@@ -514,13 +542,13 @@ def describe(sql: Sql, now: int, name: str) -> NamespaceInfo:
         row = sql(
             "SELECT coalesce(sum(n.items), 0) - (SELECT count(*) FROM items i JOIN namespaces n ON n.id = i.namespace "
             f"WHERE i.expires <= ? AND {seen}), coalesce(sum(n.messages), 0), coalesce(sum(n.conversations), 0), "
-            f"coalesce(sum(n.bytes), 0), coalesce(min(n.created), 0), coalesce(max(n.updated), 0) "
-            f"FROM namespaces n WHERE {seen}",
+            f"coalesce(sum(n.bytes), 0), coalesce(min(n.created), 0), coalesce(max(n.updated), 0), "
+            f"coalesce(sum({_UNINDEXED}), 0), coalesce(sum({_UNEMBEDDED}), 0) FROM {_INFO_FROM} WHERE {seen}",
             (now, *bindings, *bindings),
         ).get
-        items, messages_, talks, size, created, updated = row
-        return NamespaceInfo("", 0, items, messages_, talks, size, 0, created, updated, defaults)
-    found = sql(f"SELECT {_INFO} FROM namespaces n WHERE n.name = ?", (now, name)).get
+        items, messages_, talks, size, created, updated, unindexed, bare = row
+        return NamespaceInfo("", 0, items, messages_, talks, size, 0, created, updated, defaults, unindexed, bare)
+    found = sql(f"SELECT {_INFO} FROM {_INFO_FROM} WHERE n.name = ?", (now, name)).get
     return NamespaceInfo(name, policy=defaults) if found is None else _info(found, now, defaults)
 
 
@@ -530,7 +558,7 @@ def namespaces(sql: Sql, now: int, op: Namespaces) -> NamespacePage:
     after = "" if op.cursor is None else cursors.sort_key(op.cursor, str)[0]
     defaults = read_policy(sql("SELECT policy FROM store").get).over(DEFAULTS)
     rows = sql(
-        f"SELECT {_INFO} FROM namespaces n WHERE {condition} AND n.name > ? ORDER BY n.name LIMIT ?",
+        f"SELECT {_INFO} FROM {_INFO_FROM} WHERE {condition} AND n.name > ? ORDER BY n.name LIMIT ?",
         (now, *bindings, after, op.limit + 1),
     ).fetchall()
     found = [_info(row, now, defaults) for row in rows[: op.limit]]

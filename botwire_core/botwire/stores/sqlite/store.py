@@ -12,9 +12,11 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import apsw
 import msgspec
@@ -24,31 +26,39 @@ from botwire.errors import (
     BotWireError,
     InvalidInput,
     RequestReused,
+    StoreBusy,
     StoreError,
+    StoreFull,
     StoreReadOnly,
     StoreUnavailable,
     TooLarge,
 )
-from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Item, Load, Op, Value
+from botwire.ops import MAX_OPS, Changes, Erase, Erased, Get, Index, Item, Load, Op, Search, Unembedded, Value
 from botwire.signals import Signals
 
 from .commits import Commits, Request
 from .connection import Durability, Patience, connect, in_our_words, translated
 from .ledger import Ledger
 from .migrations import old_backups, prepare
-from .moves import ALL_READS, MOVES
+from .moves import ALL_READS, MOVES, Flush
 from .reads import GET, NAMESPACE_ID, VALUE, answer_bytes, item_of
 from .turnstile import NoTurnstile, Turnstile
 from .writes import Transaction
 
+if TYPE_CHECKING:
+    from .finding import Searches
+    from .recent import Recent
+
 REQUESTS_KEPT = 24 * 3_600 * 1_000_000  # microseconds
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of values, in the answers to one batch
 MAX_READERS = 16  # idle connections kept
+INDEXED_TOGETHER = 500  # older entries
 MAX_IDS = 100_000  # namespace ids remembered
 FORK_PATIENCE = 1.0  # seconds that a fork waits for other threads' reads to end
 POLL = 0.05  # seconds between two looks for what other processes wrote, while somebody waits
 
 Clock = Callable[[], int]
+Reads = Mapping[type[Op], Callable[..., Any]]
 
 
 def system_clock() -> int:
@@ -89,6 +99,8 @@ class SQLiteStore:
         self._turnstile = NoTurnstile("") if self.in_memory else Turnstile(self.path)
         self._commits = Commits(self._run_group)
         self.signals = Signals(self._poll, POLL)
+        self._searches: Searches | None = None  # what searches have found out; made by the first
+        self._index_writer: threading.Thread | None = None
         self._polled = -1
         self._erased = False
         self._failure: BotWireError | None = None
@@ -283,20 +295,95 @@ class SQLiteStore:
 
     def _read(self, ops: Sequence[Op]) -> list[Any]:
         """Run reading ops against one moment of the file."""
+        if any(type(op) in (Search, Unembedded) for op in ops):
+            return self._search(ops)
+        return self._read_with(ALL_READS, ops)
+
+    def _read_with(self, reads: Reads, ops: Sequence[Op]) -> list[Any]:
         if self._writer is None:
             self.open()
         if self.in_memory:
             with self._lock, translated(self.path):
-                return _run_reads(self._sql, self._clock(), ops)
+                return _run_reads(self._sql, self._clock(), ops, reads)
         try:
             cursor = self._readers.pop()
         except IndexError:
             cursor = self._open_reader()
         try:
             with translated(self.path):
-                return _run_reads(cursor.execute, self._clock(), ops)
+                return _run_reads(cursor.execute, self._clock(), ops, reads)
         finally:
             self._give_back(cursor)
+
+    # ── searching ──
+
+    def _search(self, ops: Sequence[Op]) -> list[Any]:
+        """Run reads with searches among them. What a search takes in is written when there is much of it."""
+        from .finding import (  # the ranking: not for those who never search
+            ROUNDS,
+            FullError,
+            Searches,
+            find,
+            unembedded,
+        )
+
+        writable, rounds = True, ROUNDS
+        searches = self._searches = self._searches or Searches()
+        while True:
+            search = partial(find, searches=searches, writable=writable, rounds=rounds)
+            reads: Reads = {**ALL_READS, Search: search, Unembedded: partial(unembedded, searches=searches)}
+            try:
+                results = self._read_with(reads, ops)
+            except FullError as full:
+                writable, rounds = self._write_index(full.recent), max(0, rounds - 1)
+            else:
+                self._write_index_later()
+                return results
+
+    def _write_index(self, recent: Recent) -> bool:
+        """Write what searches have taken in. False: it cannot be written, and stays in memory."""
+        from .finding import write
+
+        request = Request([cast("Op", Flush(partial(write, recent=recent)))])
+        try:
+            self.submit([request])
+            if request.error is not None:
+                raise request.error
+        except (StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable):
+            return False
+        if self._searches is not None:
+            self._searches.forget(recent)
+        return True
+
+    def _write_index_later(self) -> None:
+        """Have another thread write what is worth it: the search itself has been answered."""
+        if self._failure is not None or (self._index_writer is not None and self._index_writer.is_alive()):
+            return
+        if self._searches is not None and (full := self._searches.full()):
+            thread = threading.Thread(target=self._write_indexes, args=(full,), name="botwire-index", daemon=True)
+            with suppress(RuntimeError):  # the interpreter is going down
+                thread.start()
+                self._index_writer = thread
+
+    def _write_indexes(self, recents: list[Recent]) -> None:
+        try:
+            for recent in recents:
+                if not self._write_index(recent):
+                    return
+                if recent.counts.walk is not None:
+                    self._take_in_the_rest(recent.name)
+        except BotWireError as error:  # nobody waits for this thread; what it would have written stays in memory
+            import logging  # only for this
+
+            logging.getLogger("botwire").warning("the search index of %s cannot be written: %s", self.path, error)
+
+    def _take_in_the_rest(self, namespace: str) -> None:
+        """Index what was there before there was search, in small steps, so that others can work too."""
+        left = 1
+        while left:
+            start = time.monotonic()
+            left = self.execute([Index(namespace, limit=INDEXED_TOGETHER)])[0].left
+            time.sleep(time.monotonic() - start)
 
     def _open_reader(self, *, mapped: bool = False) -> apsw.Cursor:
         if self._writer is None:
@@ -358,6 +445,8 @@ class SQLiteStore:
             self.signals.notify(touched)
         if self._erased:
             self._erased = False
+            if self._searches is not None:
+                self._searches.forget()
             self._scrub(requests)
 
     def _commit(self, requests: list[Request]) -> set[str]:
@@ -488,11 +577,11 @@ def is_read_only(ops: Sequence[Op]) -> bool:
     return not writes
 
 
-def _run_reads(sql: Callable[..., Any], now: int, ops: Sequence[Op]) -> list[Any]:
+def _run_reads(sql: Callable[..., Any], now: int, ops: Sequence[Op], reads: Reads) -> list[Any]:
     sql("BEGIN")
     try:
         budget = Budget()
-        return [budget.spent_on(ALL_READS[type(op)](sql, now, op)) for op in ops]
+        return [budget.spent_on(reads[type(op)](sql, now, op)) for op in ops]
     finally:
         sql("COMMIT")
 

@@ -286,6 +286,11 @@ def _put_in_place(staged: Path, path: Path, progress: Progress, *, force: bool) 
             return  # somebody reads the old store still; the log is emptied when they are done
 
 
+_MADE_ANEW = [
+    f"search_{name}" for name in ("namespaces", "documents", "blocks", "postings", "conversations", "pending")
+]
+
+
 def _go_on_above(writer: apsw.Connection, given: Given) -> None:
     """Have a store give out nothing that the one it replaces had given out.
 
@@ -298,7 +303,9 @@ def _go_on_above(writer: apsw.Connection, given: Given) -> None:
         sequence = max(given.sequence, own_sequence) + 1
         for table in ("changes", "changes_of_namespace"):  # feeds begin anew, so that older cursors expire
             sql(f"DELETE FROM {table}")
-        for table in ("items", "revisions", "conversations"):
+        for table in _MADE_ANEW:  # by the next search
+            sql(f"DELETE FROM {table}")
+        for table in ("items", "revisions", "conversations", "search_vectors", "search_embedders"):
             sql(f"UPDATE {table} SET namespace = namespace + ?", (shift,))
         sql("UPDATE namespaces SET id = id + ?, version = max(version, ?) + 1", (shift, given.version))
         sql("UPDATE namespaces SET feed_floor = version, feed_trimmed = ?", (sequence,))
@@ -482,6 +489,7 @@ def _check_inside(file: Path) -> Generator[Check]:
             if schema_version(reader) == len(scripts()):
                 yield _checked("counters", _check_counters, reader)
                 yield _checked("orphans", _check_orphans, reader)
+                yield _checked("search", _check_search, reader)
                 yield _checked("imports", _check_imports, reader)
     except apsw.NotADBError:
         yield Check("store", "failed", f"{file} is no SQLite file, or its beginning is damaged", _RESTORE)
@@ -572,6 +580,12 @@ _ORPHANS = {
     "entries of no change": "changes_of_namespace WHERE sequence NOT IN (SELECT sequence FROM changes)",
     "conversations of no namespace": "conversations WHERE namespace NOT IN (SELECT id FROM namespaces)",
     "messages of no conversation": "messages WHERE place >> 32 NOT IN (SELECT id FROM conversations)",
+    "search documents of no namespace": "search_documents WHERE namespace NOT IN "
+    "(SELECT namespace FROM search_namespaces)",
+    "search postings of no namespace": "search_postings WHERE namespace NOT IN "
+    "(SELECT namespace FROM search_namespaces)",
+    "search indexes of no namespace": "search_namespaces WHERE namespace NOT IN (SELECT id FROM namespaces)",
+    "vectors of no namespace": "search_vectors WHERE namespace NOT IN (SELECT id FROM namespaces)",
 }
 
 
@@ -581,6 +595,15 @@ def _check_orphans(reader: apsw.Connection) -> Check:
     if found:
         return Check("orphans", "failed", ", ".join(found), f"nobody can read or erase these rows: {_REBUILD}")
     return Check("orphans", "ok", "every row has its owner")
+
+
+def _check_search(reader: apsw.Connection) -> Check:
+    from .checking import problems  # the ranking: not for those who never search
+
+    wrong = list(problems(reader.cursor().execute, time.time_ns() // 1_000))
+    if wrong:
+        return Check("search", "failed", _some(wrong), "make the index anew: `botwire index --afresh`")
+    return Check("search", "ok", "the indexes say what the rows say")
 
 
 def _check_imports(reader: apsw.Connection) -> Check:

@@ -33,6 +33,7 @@ from botwire.ops import (
 )
 from botwire.revisions import Pushed
 
+from . import index
 from . import ledger as kinds
 from .ledger import Ledger, Namespace
 from .reads import describe, message_id_place, place_range
@@ -72,8 +73,9 @@ class Transaction:
         self.ledger.store(namespace)
         namespace.conversations += 1
         new: int = self.sql(
-            "INSERT INTO conversations (namespace, name, messages, bytes, version, created, updated, oldest) "
-            "VALUES (?, ?, 0, 0, 0, 0, 0, ?) RETURNING id",
+            "INSERT INTO conversations (id, namespace, name, messages, bytes, version, created, updated, oldest) "
+            "VALUES (max((SELECT conversations FROM store), coalesce((SELECT max(id) FROM conversations), 0)) + 1, "
+            "?, ?, 0, 0, 0, 0, 0, ?) RETURNING id",
             (namespace.id, name, END_OF_TIME),
         ).get
         return new
@@ -101,6 +103,8 @@ def put(txn: Transaction, op: Put) -> Stamp:
     pushed, growth, _ = _push(txn, namespace, row, keep=op.history)
     growth += _size(value, meta) - _size(row[1], row[5])
     txn.ledger.admit(namespace, 1, 0 if live else 1, growth)
+    if not op.history:
+        blank(txn, namespace, index.document_of_key(txn.sql, namespace.id, op.key))
     version, updated = txn.ledger.take(namespace, kinds.SET, op.key)
     created = row[2] if live else updated
     txn.sql(_UPDATE, (version, value, created, updated, expires, meta, pushed.packed, row[7]))
@@ -134,6 +138,8 @@ def delete(txn: Transaction, op: Delete) -> Stamp | None:
         return None
     namespace, row = found
     txn.ledger.admit(namespace)
+    if not op.history:
+        blank(txn, namespace, index.document_of_key(txn.sql, namespace.id, op.key))
     version, updated = _bury(txn, namespace, op.key, row, kinds.DELETED, keep=op.history)
     return Stamp(version, row[2], updated)
 
@@ -328,6 +334,7 @@ def trim_feed(txn: Transaction, namespace: Namespace) -> None:
     if not gone:
         return
     version, sequence = gone[-1]
+    index.keep_pending(txn.sql, namespace.id, version)
     drop_changes(txn, namespace, version)
     if sequence >= txn.ledger.sequence:
         txn.sql("UPDATE store SET sequence = max(sequence, ?)", (sequence,))
@@ -433,8 +440,16 @@ def _append_one(txn: Transaction, namespace: Namespace, conversation: int, name:
     version, updated = txn.ledger.take(namespace, kinds.APPENDED, name)
     said = updated if message.at is None else message.at
     txn.sql(
-        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, NULL, 0, ?)",
-        (conversation << 32 | version, message.id, said, message.role, message.author, bytes(message.raw)),
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, NULL, 0, ?, ?)",
+        (
+            conversation << 32 | version,
+            message.id,
+            said,
+            message.role,
+            message.author,
+            bytes(message.raw),
+            not message.index,
+        ),
     )
     return Stamp(version, said, updated)
 
@@ -507,6 +522,7 @@ def edit(txn: Transaction, op: Edit) -> Stamp | None:
     given = None if op.id.startswith("#") else op.id
     growth = _message_size(NewMessage(op.raw, given, op.role, op.author)) - before
     txn.ledger.admit(namespace, size=growth)
+    blank(txn, namespace, index.document_of_place(txn.sql, place))
     version, updated = txn.ledger.take(namespace, kinds.EDITED, op.conversation)
     txn.sql(
         "UPDATE messages SET value = ?, role = ?, author = ?, edited = ?, redacted = ? WHERE place = ?",
@@ -515,6 +531,12 @@ def edit(txn: Transaction, op: Edit) -> Stamp | None:
     txn.sql("UPDATE conversations SET bytes = bytes + ?, updated = ? WHERE id = ?", (growth, updated, conversation))
     namespace.bytes += growth
     return Stamp(version, created, updated)
+
+
+def blank(txn: Transaction, namespace: Namespace, document: int | None) -> None:
+    """What is taken back by name leaves the search index at once; everything else does when search takes it in."""
+    if document is not None:
+        index.blank(txn.sql, namespace.id, document)
 
 
 def trim(txn: Transaction, op: Trim) -> Removed:
@@ -529,6 +551,9 @@ def trim(txn: Transaction, op: Trim) -> Removed:
     if not txn.sql(f"SELECT EXISTS (SELECT 1 FROM messages WHERE {which})", bindings).get:
         return Removed()
     txn.ledger.admit(namespace)
+    if op.ids is not None:
+        for (place,) in txn.sql(f"SELECT place FROM messages WHERE {which}", bindings).fetchall():
+            blank(txn, namespace, index.document_of_place(txn.sql, place))
     version, _ = txn.ledger.take(namespace, kinds.TRIMMED, op.conversation)
     return Removed(version, 0, _drop_messages(txn, namespace, conversation, which, bindings))
 
@@ -552,6 +577,7 @@ def drop_conversation(txn: Transaction, namespace: Namespace, conversation: int)
     count, size = txn.sql("SELECT messages, bytes FROM conversations WHERE id = ?", (conversation,)).get
     txn.sql("DELETE FROM messages WHERE place BETWEEN ? AND ?", (low, high))
     txn.sql("DELETE FROM conversations WHERE id = ?", (conversation,))
+    txn.sql("UPDATE store SET conversations = max(conversations, ?)", (conversation,))
     namespace.messages -= count
     namespace.bytes -= size
     namespace.conversations -= 1
@@ -607,16 +633,26 @@ def configure(txn: Transaction, op: Configure) -> NamespaceInfo:
         txn.ledger.flush()
         txn.sql("UPDATE store SET policy = ?", (json.encode(own),))
         txn.ledger.forget_namespaces()
+        if _changes_index(op.policy):
+            for (each,) in txn.sql("SELECT namespace FROM search_namespaces").fetchall():
+                index.drop(txn.sql, each)
         return describe(txn.sql, txn.now, "")
     namespace = txn.ledger.open(op.namespace)
     own = op.policy.over(namespace.own_policy)
     txn.ledger.store(namespace)
     txn.sql("UPDATE namespaces SET policy = ? WHERE id = ?", (json.encode(own), namespace.id))
     namespace.own_policy, namespace.policy = own, own.over(txn.ledger.defaults)
+    if _changes_index(op.policy):
+        index.drop(txn.sql, namespace.id)
     namespace.due(txn.now)
     txn.ledger.mark_dirty(namespace)
     txn.ledger.flush()
     return describe(txn.sql, txn.now, op.namespace)
+
+
+def _changes_index(policy: Policy) -> bool:
+    """Whether a policy changes what search finds of what is there already."""
+    return policy.index is not None or policy.messages_max_age is not None
 
 
 WRITES: dict[type[Op], Callable[[Transaction, Any], Any]] = {
