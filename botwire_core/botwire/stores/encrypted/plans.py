@@ -194,6 +194,8 @@ def _send(sealer: Sealer, ops: Sequence[Op], sent: list[Op], request_id: str | N
     try:
         return (yield Call(sent, request_id))
     except TooLarge as error:
+        if all(op.access == "read" for op in ops):
+            raise
         raise TooLarge(f"{error}. Encrypted, a value takes a third more than its JSON, and 60 bytes") from error
     except BotWireError as error:
         repeated = (yield from _as_stored(sealer, ops, sent)) if isinstance(error, Conflict) else None
