@@ -895,6 +895,19 @@ def test_all_pages_of_a_listing_read_the_names_once(inner, key):
     assert sum('"conversations"' in each for each in listening.heard) == 1
 
 
+def test_listings_of_large_values_come_in_pages_that_fit(memory, store):
+    for number in range(100):
+        memory.set(f"{number:02}", {"n": number, "text": "x" * 740_000}, history=False)
+    for where in (None, {"n": {"$gte": 0}}):
+        [page] = store.execute([Scan("user-42", where=where, limit=1_000)])
+        assert 10 < len(page.items) < 30
+        assert page.cursor is not None
+    assert [item.value["n"] for item in memory.items(where={"n": {"$gte": 5}})] == list(range(5, 100))
+    assert [key for key, _ in memory.items()] == [f"{number:02}" for number in range(100)]
+    with pytest.raises(TooLarge, match=r"in several batches$"):
+        store.execute([Get("user-42", "00")] * 100)
+
+
 def test_a_subtree_is_listed_with_its_namespaces(inner, store, hide):
     for name in ("a", "a/b", "a/c", "ab"):
         named(name, store).set_many({"y": {"in": name}, "x": {"in": name}})

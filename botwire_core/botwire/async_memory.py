@@ -434,21 +434,23 @@ class AsyncMemory(Handle):
 
     # ── moving ──
 
-    async def records(self) -> AsyncIterator[DumpRecord]:
+    async def records(self, *, stored: bool = False) -> AsyncIterator[DumpRecord]:
         """Everything in the namespace, as records."""
-        op: Dump | None = Dump(self.namespace)
+        op: Dump | None = Dump(self.namespace, stored=stored)
         while op is not None:
             page = await self.ask(op)
             for record in page.records:
                 yield record
             op = flows.next_page(op, page, None)
 
-    async def load(self, batches: Iterable[list[DumpRecord]] | AsyncIterable[list[DumpRecord]]) -> NamespaceInfo:
+    async def load(
+        self, batches: Iterable[list[DumpRecord]] | AsyncIterable[list[DumpRecord]], *, origin: str | None = None
+    ) -> NamespaceInfo:
         """Take in records, into an empty namespace."""
         started = False
         try:
             async for batch in _each(batches):
-                await self.ask(Load(self.namespace, batch))
+                await self.ask(Load(self.namespace, batch, origin))
                 started = True
         except BaseException:
             if started:
@@ -466,7 +468,7 @@ class AsyncMemory(Handle):
     async def _export(self, stream: BinaryIO) -> EndRecord:
         record: DumpRecord | None = None
         stream.write(transfer.first_line(self.namespace))
-        async for record in self.records():
+        async for record in self.records(stored=True):
             stream.write(transfer.line(record))
         assert isinstance(record, EndRecord)  # a dump ends with it
         return record
@@ -474,9 +476,13 @@ class AsyncMemory(Handle):
     async def import_(self, source: str | os.PathLike[str] | BinaryIO) -> NamespaceInfo:
         """Read an export into this namespace, which must be empty."""
         if not isinstance(source, str | os.PathLike):
-            return await self.load(transfer.read_batches(source))
+            return await self._import(source)
         with transfer.opened(source) as stream:
-            return await self.load(transfer.read_batches(stream))
+            return await self._import(stream)
+
+    async def _import(self, stream: BinaryIO) -> NamespaceInfo:
+        origin, batches = transfer.read_export(stream)
+        return await self.load(batches, origin=origin)
 
     async def copy_to(self, target: AsyncMemory) -> NamespaceInfo:
         """Copy everything into another memory, which must be empty."""

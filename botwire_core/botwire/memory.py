@@ -499,20 +499,26 @@ class Memory(Handle):
 
     # ── moving ──
 
-    def records(self) -> Iterator[DumpRecord]:
-        """Everything in the namespace, as records: what `load` takes."""
-        op: Dump | None = Dump(self.namespace)
+    def records(self, *, stored: bool = False) -> Iterator[DumpRecord]:
+        """Everything in the namespace, as records: what `load` takes.
+
+        `stored`: as the store holds it, which for a memory with an encryption key means encrypted.
+        """
+        op: Dump | None = Dump(self.namespace, stored=stored)
         while op is not None:
             page = self.ask(op)
             yield from page.records
             op = flows.next_page(op, page, None)
 
-    def load(self, batches: Iterable[list[DumpRecord]]) -> NamespaceInfo:
-        """Take in records, into an empty namespace. If they turn out broken, it is left empty again."""
+    def load(self, batches: Iterable[list[DumpRecord]], *, origin: str | None = None) -> NamespaceInfo:
+        """Take in records, into an empty namespace. If they turn out broken, it is left empty again.
+
+        `origin`: the namespace that they are of, if they are those of an export and may be encrypted.
+        """
         started = False
         try:
             for batch in batches:
-                self.ask(Load(self.namespace, batch))
+                self.ask(Load(self.namespace, batch, origin))
                 started = True
         except BaseException:
             if started:
@@ -537,7 +543,7 @@ class Memory(Handle):
 
         record: DumpRecord | None = None
         stream.write(transfer.first_line(self.namespace))
-        for record in self.records():
+        for record in self.records(stored=True):
             stream.write(transfer.line(record))
         assert isinstance(record, EndRecord)  # a dump ends with it
         return record
@@ -547,9 +553,15 @@ class Memory(Handle):
         from . import transfer
 
         if not isinstance(source, str | os.PathLike):
-            return self.load(transfer.read_batches(source))
+            return self._import(source)
         with transfer.opened(source) as stream:
-            return self.load(transfer.read_batches(stream))
+            return self._import(stream)
+
+    def _import(self, stream: BinaryIO) -> NamespaceInfo:
+        from . import transfer
+
+        origin, batches = transfer.read_export(stream)
+        return self.load(batches, origin=origin)
 
     def copy_to(self, target: Memory) -> NamespaceInfo:
         """Copy everything into another memory, which must be empty: another namespace, or another store."""

@@ -154,6 +154,12 @@ class _Valued(Struct, frozen=True, rename=ON_THE_WIRE):
         """The stored value as a dataclass, pydantic model or any type msgspec knows."""
         return values.decode_as(self.raw, type_)
 
+    def _short(self) -> str:
+        try:
+            return _short(self.value)
+        except InvalidInput:  # a `repr` is no place to ask for a key
+            return "encrypted"
+
 
 class Item(_Valued, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """A key and its value in a namespace. Unpacks as `key, value`, so that `dict(memory.items())` works."""
@@ -196,7 +202,7 @@ class Item(_Valued, frozen=True, omit_defaults=True, repr_omit_defaults=True):
         yield self.value
 
     def __repr__(self) -> str:
-        return f"Item({self.key!r}, {_short(self.value)}, version={self.version})"
+        return f"Item({self.key!r}, {self._short()}, version={self.version})"
 
 
 class Revision(_Valued, frozen=True, omit_defaults=True):
@@ -214,7 +220,7 @@ class Revision(_Valued, frozen=True, omit_defaults=True):
         return moment(self.updated)
 
     def __repr__(self) -> str:
-        what = "deleted" if self.deleted else _short(self.value)
+        what = "deleted" if self.deleted else self._short()
         return f"Revision({what}, version={self.version}, at={self.at:%Y-%m-%d %H:%M:%S})"
 
 
@@ -239,7 +245,7 @@ class Message(_Valued, frozen=True, omit_defaults=True):
         return moment(self.created)
 
     def __repr__(self) -> str:
-        return f"Message({self.id!r}, {self.role or 'no role'}, {_short(self.value)})"
+        return f"Message({self.id!r}, {self.role or 'no role'}, {self._short()})"
 
 
 class Change(Struct, frozen=True, omit_defaults=True):
@@ -712,11 +718,15 @@ class Namespaces(Op, frozen=True):
 
 
 class Dump(Op, frozen=True):
-    """Read everything of a namespace as records, page by page: what `Load` takes."""
+    """Read everything of a namespace as records, page by page: what `Load` takes.
+
+    `stored`: as the store holds it. A wrapper that encrypts then leaves it encrypted; to a store it is all the same.
+    """
 
     result: ClassVar[Any] = DumpPage
     limit: int = 500
     cursor: str | None = None
+    stored: bool = False
 
     def check(self) -> None:
         _check_limit(self.limit)
@@ -930,7 +940,10 @@ class Append(Op, frozen=True):
 
 
 class Edit(Op, frozen=True, rename=ON_THE_WIRE):
-    """Replace one message where it stands; what it was is not kept. `redacted` marks it as blotted out."""
+    """Replace one message where it stands; what it was is not kept. `redacted` marks it as blotted out.
+
+    `if_text`: only if that is its JSON text now, byte for byte; else `Conflict`.
+    """
 
     access: ClassVar[Access] = "write"
     result: ClassVar[Any] = Stamp | None
@@ -940,8 +953,11 @@ class Edit(Op, frozen=True, rename=ON_THE_WIRE):
     role: str | None = None
     author: str | None = None
     redacted: bool = False
+    if_text: str | None = None
 
     def check(self) -> None:
+        if self.if_text is not None and not values.is_text(self.if_text):
+            raise InvalidInput("if_text must be the JSON text of a message")
         names.check_name(self.conversation, "conversation")
         names.check_name(self.id, "message id")
 
@@ -1011,12 +1027,14 @@ class Load(Op, frozen=True):
     """Take in records of `Dump`.
 
     The first must be a `NamespaceRecord` and find the namespace empty; until the `EndRecord` has come, other
-    writes to the namespace are refused.
+    writes to the namespace are refused. `origin`: the namespace that the records are of, for a wrapper that has to
+    decrypt them; to a store it is all the same.
     """
 
     access: ClassVar[Access] = "admin"
     result: ClassVar[Any] = Loaded
     records: list[DumpRecord]
+    origin: str | None = None
 
 
 AnyOp = (

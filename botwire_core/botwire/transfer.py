@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,12 +87,20 @@ def read_batches(lines: Iterable[bytes], size: int = 200) -> Iterator[list[DumpR
     return in_batches(read_records(lines), size)
 
 
+def read_export(lines: Iterable[bytes], size: int = 200) -> tuple[str, Iterator[list[DumpRecord]]]:
+    """The namespace that was exported, and its records as `read_batches` gives them."""
+    rest = iter(lines)
+    first = next(rest, b"")
+    origin = _read_header(first).namespace if first else ""
+    return origin, read_batches(chain([first] if first else [], rest), size)
+
+
 def read_records(lines: Iterable[bytes]) -> Iterator[DumpRecord]:
     """The records of an export."""
     number, record = 0, None
     for number, line in enumerate(lines, 1):
         if number == 1:
-            _check_header(line)
+            _read_header(line)
         elif line.strip():
             if isinstance(record, EndRecord):
                 raise InvalidInput(f"line {number}: something follows the end of the export")
@@ -140,7 +149,7 @@ def _read_with_surrogates(line: bytes) -> DumpRecord:
             return record
 
 
-def _check_header(line: bytes) -> None:
+def _read_header(line: bytes) -> Header:
     try:
         header = msgspec.json.decode(line, type=Header)
     except msgspec.MsgspecError as error:
@@ -149,3 +158,4 @@ def _check_header(line: bytes) -> None:
         raise InvalidInput(
             f"the export has format {header.botwire_export}, this botwire reads up to {FORMAT}: upgrade botwire"
         )
+    return header

@@ -67,13 +67,29 @@ def encode(value: Any, limit: int = MAX_VALUE_BYTES) -> bytes:
 def decode(text: bytes | msgspec.Raw) -> Any:
     """The value of a JSON text that `encode` made."""
     try:
-        return _decode(text)
+        value = _decode(text)
     except msgspec.DecodeError:  # half a surrogate pair, which msgspec refuses and Python's json allows
         return json.loads(bytes(text))
+    if type(value) is str and value.startswith("bwe1:"):
+        _refuse_envelope(text)
+    return value
+
+
+def is_text(text: Any) -> bool:
+    """Whether this is a str that has a UTF-8 form."""
+    return isinstance(text, str) and text.encode(errors="ignore").decode() == text
+
+
+def _refuse_envelope(text: bytes | msgspec.Raw) -> None:
+    from .sealing import is_envelope  # here, so that `import botwire` stays quick
+
+    if is_envelope(text):
+        raise InvalidInput("this value is encrypted: open the memory with its encryption_key")
 
 
 def decode_as(text: bytes | msgspec.Raw, type_: Any) -> Any:
     """The value as `type_`: any type msgspec knows, or a pydantic model. Raises `InvalidInput` if it does not fit."""
+    _refuse_envelope(text)
     try:
         if hasattr(type_, "model_validate"):
             return type_.model_validate(decode(text))

@@ -10,8 +10,9 @@ import logging
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from msgspec import Struct
@@ -34,7 +35,10 @@ KINDS: Final[dict[type[Op], str]] = {kind: kind.__name__.lower() for kind in get
 
 PAUSE: Final = 5.0  # seconds between two looks at what the store holds, at least …
 EFFORT: Final = 0.05  # … and so many that looking takes at most this part of the time
+PATIENCE: Final = 2.0  # seconds that /metrics waits for such a look
 PAGE: Final = 1_000  # namespaces
+
+log: Final = logging.getLogger("botwire.server")
 
 
 class Span:
@@ -95,14 +99,13 @@ class Metrics:
     async def render(self, store: AsyncStore) -> bytes:
         """All of it, as Prometheus reads it."""
         await self.held.refresh(store)
-        await asyncio.to_thread(_load)  # once: it takes a while
-        from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
-
-        registry = CollectorRegistry()  # made each time: nothing of ours lives in it
+        prometheus: Any = await asyncio.to_thread(_prometheus)
+        registry = prometheus.CollectorRegistry()  # made each time: nothing of ours lives in it
         registry.register(_Collector(self.families()))
-        ProcessCollector(registry=registry)
-        GCCollector(registry=registry)
-        return generate_latest(registry)
+        prometheus.ProcessCollector(registry=registry)
+        prometheus.GCCollector(registry=registry)
+        text: bytes = prometheus.generate_latest(registry)
+        return text
 
     def families(self) -> Iterator[Metric]:
         """What is counted, in Prometheus's words."""
@@ -202,35 +205,43 @@ class Figures(Struct, frozen=True):
 class Held:
     """What the store holds, looked up when somebody asks, but not often: with many namespaces it takes a while."""
 
-    def __init__(self) -> None:
-        self.figures = Figures()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.figures: Figures | None = None
+        """`None`: not known, or not any more."""
         self.file: Path | None = None
         """The store's file, if it is one."""
         self._cursor: str | None = None
         self._next = 0.0
-        self._looking = False
+        self._looking: asyncio.Task[None] | None = None
 
     async def refresh(self, store: AsyncStore) -> None:
-        """Look again, unless nothing has changed or the last look was only just now."""
-        begun = time.monotonic()
-        if self._looking or begun < self._next:
-            return
-        self._looking = True
+        """Look again, unless the last look was only just now; what takes long goes on for the next who asks."""
+        if self._looking is None and self._clock() >= self._next:
+            self._looking = asyncio.create_task(self._refresh(store))
+        if self._looking is not None:
+            await asyncio.wait({self._looking}, timeout=PATIENCE)
+
+    async def _refresh(self, store: AsyncStore) -> None:
+        begun = self._clock()
         try:
             cursor = (await store.execute([Changes("", None, True, 1)]))[0].cursor
-            if cursor != self._cursor:
+            if cursor != self._cursor:  # else nothing has changed since
                 self.figures = await _look(store)
                 self._cursor = cursor
+        except BotWireError as error:  # the other metrics matter all the more then
+            log.warning("what the store holds cannot be looked up: %s", error)
+            self.figures, self._cursor = None, None
         finally:
-            self._looking = False
-        taken = time.monotonic() - begun
+            self._looking = None
+        taken = self._clock() - begun
         self._next = begun + taken + max(PAUSE, taken / EFFORT)
 
     def families(self) -> Iterator[Metric]:
         """The figures, in Prometheus's words."""
         from prometheus_client.core import GaugeMetricFamily
 
-        for name in Figures.__struct_fields__:
+        for name in () if self.figures is None else Figures.__struct_fields__:
             text = f"{name.capitalize()} in the store, botwire's own left out."
             yield _gauge(f"botwire_store_{name}", text, getattr(self.figures, name))
         if self.file is not None:
@@ -258,5 +269,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _load() -> None:
-    import prometheus_client  # noqa: F401  # pyright: ignore[reportUnusedImport]  # it is used where metrics are rendered
+def _prometheus() -> ModuleType:
+    """The library, which takes a while to import: on a thread, and only once somebody asks for metrics."""
+    import prometheus_client
+
+    return prometheus_client

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.responses import Response
 
 from botwire.ops import MAX_AROUND, MAX_HITS, HitPage, Search
@@ -34,4 +36,5 @@ doors = Doors()
 )
 async def search(call: Call) -> Response:
     """Find items and messages by what they say, best first."""
-    return answers.json(await call.ask(Search(call.namespace, **{"query": "", **call.query})))
+    asked: dict[str, Any] = {"query": "", **call.query}
+    return answers.json(await call.ask(Search(call.namespace, **asked)))

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from botwire import Conflict, InvalidInput, Memory, NotFound
-from botwire.ops import Messages, NewMessage
+from botwire.ops import Edit, Messages, NewMessage
 
 
 @pytest.fixture
@@ -312,6 +313,20 @@ def test_an_edit_stands_where_the_message_stood(talk, clock):
     assert talk.messages()[1] == edited
     assert talk.message(middle.id) == edited
     assert len(talk) == 3
+
+
+def test_an_edit_can_say_what_it_replaces(store, memory):
+    talk = memory.conversation("thread-1")
+    message = talk.append("first")
+    edit = Edit(memory.namespace, "thread-1", message.id, Raw(b'"second"'))
+    stamp = store.execute([replace(edit, if_text='"first"')])[0]
+    for wrong in ('"first"', "", '"SECOND"', '"half \\ud83d"'):
+        with pytest.raises(Conflict, match="changed") as raised:
+            store.execute([replace(edit, raw=Raw(b'"third"'), if_text=wrong)])
+        assert raised.value.version == message.version
+    assert memory.stats().version == stamp.version
+    assert [each.value for each in talk.messages()] == ["second"]
+    assert store.execute([replace(edit, id="nobody", if_text="")]) == [None]
 
 
 def test_an_edit_keeps_role_and_author_that_the_new_value_does_not_give(talk):

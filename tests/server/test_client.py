@@ -539,6 +539,8 @@ def test_closing_in_the_middle_of_calls_ends_them_as_errors_that_say_so(upstream
             for each in running:
                 with pytest.raises(StoreUnavailable, match="is closed: open a new one"):
                     each.result(PATIENCE)
+        assert store._connections._at_exit is not None
+        assert not store._connections._at_exit.alive  # the last one has closed the connections
 
 
 async def test_closing_in_the_middle_of_awaited_calls_ends_them_as_errors_that_say_so(upstream):

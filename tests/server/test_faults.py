@@ -441,7 +441,7 @@ def test_what_was_asked_before_the_client_vanished_is_done_whole_or_not_at_all(s
     keys = Memory("pairs", store=store).keys()
     store.close()
     batches = {key.partition("-")[0] for key in keys}
-    assert len(keys) == 20 * len(batches)
+    assert len(keys) == 20 * len(batches) > 0
     workers.audit(tmp_path / "memory.db")
 
 

@@ -146,6 +146,30 @@ class Watched:
         await self.store.close()
 
 
+class Broken(Watched):
+    """A store that answers only while it is well."""
+
+    well = True
+
+    async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
+        if not self.well:
+            raise StoreUnavailable("the disk is gone")
+        return await super().execute(ops, request_id=request_id)
+
+
+class Hanging(Watched):
+    """A store that answers when it is told to."""
+
+    def __init__(self, store: AsyncSQLiteStore) -> None:
+        super().__init__(store)
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
+        await self.goes_on.wait()
+        return await super().execute(ops, request_id=request_id)
+
+
 async def test_the_figures_of_the_store_are_right(new_app):
     app = await new_app()
     for namespace in ("a", "a%2Fb", "c"):
@@ -166,7 +190,7 @@ async def test_many_namespaces_are_counted_page_by_page(new_app, monkeypatch):
     assert (await app.figures())["botwire_store_namespaces"] == 7
 
 
-async def test_looking_at_the_store_is_rare_and_spared_when_nothing_has_changed(monkeypatch):
+async def test_looking_at_the_store_is_rare_and_spared_when_nothing_has_changed():
     store = Watched(AsyncSQLiteStore(SQLiteStore(":memory:")))
     held = Held()
     await asyncio.gather(*(held.refresh(store) for _ in range(5)))
@@ -174,8 +198,7 @@ async def test_looking_at_the_store_is_rare_and_spared_when_nothing_has_changed(
     await held.refresh(store)
     assert len(store.ops) == 3, "it was only just now"
     now = [10.0]
-    monkeypatch.setattr("botwire_server.metrics.time.monotonic", lambda: now[0])
-    held = Held()
+    held = Held(lambda: now[0])
     await held.refresh(store)
     now[0] += 6
     await held.refresh(store)
@@ -183,9 +206,8 @@ async def test_looking_at_the_store_is_rare_and_spared_when_nothing_has_changed(
     await store.close()
 
 
-async def test_a_slow_look_makes_the_next_one_wait_for_longer(monkeypatch):
+async def test_a_slow_look_makes_the_next_one_wait_for_longer():
     now = [10.0]
-    monkeypatch.setattr("botwire_server.metrics.time.monotonic", lambda: now[0])
 
     class Slow(Watched):
         async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
@@ -193,7 +215,7 @@ async def test_a_slow_look_makes_the_next_one_wait_for_longer(monkeypatch):
             return await super().execute(ops, request_id=request_id)
 
     store = Slow(AsyncSQLiteStore(SQLiteStore(":memory:")))
-    held = Held()
+    held = Held(lambda: now[0])
     await held.refresh(store)
     looked = len(store.ops)
     now[0] += 55
@@ -203,6 +225,28 @@ async def test_a_slow_look_makes_the_next_one_wait_for_longer(monkeypatch):
     await held.refresh(store)
     assert len(store.ops) == looked + 1
     await store.close()
+
+
+async def test_who_asks_does_not_wait_for_a_look_that_takes_long(new_app, monkeypatch):
+    monkeypatch.setattr("botwire_server.metrics.PATIENCE", 0.05)
+    store = Hanging(AsyncSQLiteStore(SQLiteStore(":memory:")))
+    app = await new_app(store)
+    await app.put("user-42", "key", 1)
+    store.goes_on.clear()
+    assert "botwire_store_items" not in await app.figures()
+    store.goes_on.set()
+    monkeypatch.setattr("botwire_server.metrics.PATIENCE", 60)
+    assert (await app.figures())["botwire_store_items"] == 1
+
+
+async def test_with_its_store_in_trouble_the_rest_is_told_all_the_same(new_app):
+    store = Broken(AsyncSQLiteStore(SQLiteStore(":memory:")))
+    app = await new_app(store)
+    await app.put("user-42", "key", 1)
+    store.well = False
+    found = await app.figures()
+    assert found["botwire_ops_total{kind=put,outcome=ok}"] == 1
+    assert "botwire_store_items" not in found
 
 
 # ── who may read them ───────────────────────────────────────────────────────────────────────────────
@@ -281,17 +325,6 @@ def test_what_is_malformed_is_counted(start):
 # ── health ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Broken(Watched):
-    """A store that answers only while it is well."""
-
-    well = True
-
-    async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
-        if not self.well:
-            raise StoreUnavailable("the disk is gone")
-        return await super().execute(ops, request_id=request_id)
-
-
 async def test_it_is_ready_only_while_its_store_answers_and_alive_all_the_same(new_app):
     store = Broken(AsyncSQLiteStore(SQLiteStore(":memory:")))
     app = await new_app(store)
@@ -307,16 +340,6 @@ async def test_it_is_ready_only_while_its_store_answers_and_alive_all_the_same(n
 
 async def test_a_store_that_hangs_is_not_ready(new_app, monkeypatch):
     monkeypatch.setattr("botwire_server.health.PATIENCE", 0.05)
-
-    class Hanging(Watched):
-        def __init__(self, store: AsyncSQLiteStore) -> None:
-            super().__init__(store)
-            self.goes_on = asyncio.Event()
-            self.goes_on.set()
-
-        async def execute(self, ops: Sequence[Op], *, request_id: str | None = None) -> list[Any]:
-            await self.goes_on.wait()
-            return await super().execute(ops, request_id=request_id)
 
     store = Hanging(AsyncSQLiteStore(SQLiteStore(":memory:")))
     app = await new_app(store)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from botwire import cursors, flows
+from botwire.errors import TooLarge
 from botwire.ops import Changes, ConversationInfo, ConversationPage, Conversations, Get, Item, ItemPage, Scan
 from botwire.where import check_where
 
@@ -17,6 +18,7 @@ from .sending import NULL, item_cursor, passes
 
 NAMES_AT_ONCE = 5_000
 VALUES_AT_ONCE = 500
+PAGE_BYTES = 16 * 1024 * 1024  # of values: a page ends before its limit when it holds so much
 LOOKED_AT_PER_PAGE = 20_000  # items, before a filtered page answers with what it has
 
 T = TypeVar("T")
@@ -62,14 +64,16 @@ def list_items(sealer: Sealer, shelf: Shelf, op: Scan) -> Plan[ItemPage]:
 def _some_items(sealer: Sealer, op: Scan, rows: list[Item], *, fetched: bool) -> Plan[ItemPage]:
     """Those of the rows that make the page. `fetched`: they have their values."""
     found: list[Item] = []
+    size = 0
     for start in range(0, len(rows), VALUES_AT_ONCE):
         some = rows[start : start + VALUES_AT_ONCE]
         items = yield from _with_values(sealer, op, some, fetched=fetched)
         for place, item in enumerate(items, start):
-            if len(found) == op.limit:
+            if len(found) == op.limit or size >= PAGE_BYTES:
                 return ItemPage(found, item_cursor(rows[place - 1]))
             if item is not None and passes(item, op):
                 found.append(item if op.values else replace(item, raw=NULL))
+                size += len(bytes(found[-1].raw))
         if start + len(some) >= LOOKED_AT_PER_PAGE:
             return ItemPage(found, item_cursor(some[-1]))
     return ItemPage(found)
@@ -80,9 +84,20 @@ def _with_values(sealer: Sealer, op: Scan, rows: Sequence[Item], *, fetched: boo
     if not op.values and not op.where:
         return rows
     if not fetched:
-        items = yield Call([Get(row.namespace, sealer.hide("key", row.namespace, row.key)) for row in rows])
+        items = yield from _get([Get(row.namespace, sealer.hide("key", row.namespace, row.key)) for row in rows])
         return [None if item is None else sealer.open_item(item) for item in items]
     return [replace(row, raw=sealer.open_value(row.namespace, row.key, row.raw)) for row in rows]
+
+
+def _get(ops: Sequence[Get]) -> Plan[list[Item | None]]:
+    """Many gets: in one batch, or if the answers to it would be too large, in several."""
+    try:
+        return (yield Call(ops))
+    except TooLarge:
+        if len(ops) == 1:
+            raise
+    half = len(ops) // 2
+    return (yield from _get(ops[:half])) + (yield from _get(ops[half:]))
 
 
 def _all_items(sealer: Sealer, shelf: Shelf, op: Scan) -> Plan[tuple[list[Item], bool]]:

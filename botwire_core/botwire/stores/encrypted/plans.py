@@ -151,7 +151,7 @@ def _look_up(sealer: Sealer, ops: Sequence[Op]) -> Plan[Ids]:
 
 def _compared(sealer: Sealer, ops: Sequence[Op], ids: Ids) -> Plan[Sequence[Op]]:
     """The ops; edits that say what they replace say it in the words of the store below: as ciphertext."""
-    edits = {place: op for place, op in enumerate(ops) if isinstance(op, Edit) and _replaced(op) is not None}
+    edits = {place: op for place, op in enumerate(ops) if isinstance(op, Edit) and op.if_text is not None}
     if not edits:
         return ops
     pages = yield Call(
@@ -169,15 +169,10 @@ def _compared(sealer: Sealer, ops: Sequence[Op], ids: Ids) -> Plan[Sequence[Op]]
     for (place, op), page in zip(edits.items(), pages, strict=True):
         text = ""  # nothing is that
         for message in page.messages:
-            if bytes(sealer.open_message(op.namespace, op.conversation, message).raw).decode() == _replaced(op):
+            if bytes(sealer.open_message(op.namespace, op.conversation, message).raw).decode() == op.if_text:
                 text = bytes(message.raw).decode()
         compared[place] = replace(op, if_text=text)
     return compared
-
-
-def _replaced(op: Edit) -> str | None:
-    text: str | None = getattr(op, "if_text", None)
-    return text
 
 
 def _version(id_: str) -> int | None:
@@ -194,6 +189,8 @@ def _send(sealer: Sealer, ops: Sequence[Op], sent: list[Op], request_id: str | N
     try:
         return (yield Call(sent, request_id))
     except TooLarge as error:
+        if all(op.access == "read" for op in ops):
+            raise
         raise TooLarge(f"{error}. Encrypted, a value takes a third more than its JSON, and 60 bytes") from error
     except BotWireError as error:
         repeated = (yield from _as_stored(sealer, ops, sent)) if isinstance(error, Conflict) else None

@@ -14,7 +14,6 @@ from botwire.sealing import id_of_key
 
 from .calls import Call, Plan
 from .sealer import Draws, Sealer, values_of
-from .sending import EDIT_COMPARES
 
 RECORDS_AT_ONCE = 100
 
@@ -58,13 +57,13 @@ def _anew(sealer: Sealer, namespace: str, record: DumpRecord) -> Iterator[Op]:
             # An undo goes back behind the value that is only restated here.
             meta = replace(now.meta, restored=now.meta.restored or record.since or now.version)
             yield Put(namespace, record.key, raw, None, now.version, meta, expires=now.expires)
-    elif isinstance(record, MessageRecord) and EDIT_COMPARES and sealer.is_old(record.message.raw):
+    elif isinstance(record, MessageRecord) and sealer.is_old(record.message.raw):
         was = record.message
         conversation = sealer.show("conversation", namespace, was.conversation)
         plain = sealer.open_message(namespace, conversation, was)
         raw = sealer.seal_edited(namespace, conversation, plain.id, was.id, was.role, plain.raw, draws)
-        edit = Edit(namespace, was.conversation, was.id, raw, was.role, was.author, was.redacted)
-        yield replace(edit, if_text=bytes(was.raw).decode())
+        text = bytes(was.raw).decode()
+        yield Edit(namespace, was.conversation, was.id, raw, was.role, was.author, was.redacted, text)
 
 
 def _those_that_can_be(writes: Sequence[Op]) -> Plan[Sequence[Op]]:

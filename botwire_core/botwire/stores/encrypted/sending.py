@@ -47,9 +47,6 @@ from .sealer import Draws, Ids, Sealer, unindexed
 FILTERED_AT_ONCE = 100  # items that are fetched to find some among them
 NULL = Raw(b"null")
 
-# Whether an edit can be told what it replaces, so that a rewriting beside it loses nothing.
-EDIT_COMPARES = "if_text" in Edit.__struct_fields__
-
 
 # ── ops ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -108,14 +105,13 @@ def _clear(sealer: Sealer, op: Clear | Erase, draws: Draws, ids: Ids) -> Clear |
 
 
 def _dump(sealer: Sealer, op: Dump, draws: Draws, ids: Ids) -> Dump:
-    return replace(op, stored=False) if getattr(op, "stored", False) else op
+    return replace(op, stored=False) if op.stored else op
 
 
 def _load(sealer: Sealer, op: Load, draws: Draws, ids: Ids) -> Load:
-    origin = getattr(op, "origin", None)
+    origin = op.origin
     records = op.records if origin is None else [sealer.open_exported(origin, record) for record in op.records]
-    sealed = [sealer.seal_record(op.namespace, record, draws) for record in records]
-    return replace(op, records=sealed) if origin is None else replace(op, records=sealed, origin=None)
+    return replace(op, records=[sealer.seal_record(op.namespace, each, draws) for each in records], origin=None)
 
 
 SENT: dict[type[Op], Callable[[Sealer, Any, Draws, Ids], Op]] = {
@@ -202,7 +198,7 @@ def _open_change(sealer: Sealer, change: Change) -> Change:
 
 
 def _open_dump(sealer: Sealer, op: Dump, result: DumpPage) -> DumpPage:
-    if getattr(op, "stored", False):
+    if op.stored:
         return result
     return replace(result, records=[sealer.open_record(op.namespace, record) for record in result.records])
 

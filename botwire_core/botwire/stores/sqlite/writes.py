@@ -518,7 +518,13 @@ def edit(txn: Transaction, op: Edit) -> Stamp | None:
     place = None if conversation is None else message_id_place(txn.sql, conversation, op.id)
     if place is None:
         return None
-    before, created = txn.sql(f"SELECT {MESSAGE_SIZE}, created FROM messages WHERE place = ?", (place,)).get
+    select = f"SELECT {MESSAGE_SIZE}, created, value FROM messages WHERE place = ?"
+    before, created, value = txn.sql(select, (place,)).get
+    if op.if_text is not None and op.if_text.encode() != value:
+        raise Conflict(
+            f"message {op.id!r} in conversation {op.conversation!r} has changed: read it again and decide anew",
+            place & 4294967295,
+        )
     given = None if op.id.startswith("#") else op.id
     growth = _message_size(NewMessage(op.raw, given, op.role, op.author)) - before
     txn.ledger.admit(namespace, size=growth)
