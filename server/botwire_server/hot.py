@@ -228,6 +228,9 @@ class HotProtocol(Connection):
 
     def on_headers_complete(self) -> None:
         """Its head is here."""
+        if self.wants_upgrade():
+            self.begun, self.held = 0.0, True
+            return
         self.begun = 0.0
         self.body = b""
         self.door = self.recognised()
