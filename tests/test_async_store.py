@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from functools import partial
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -64,7 +65,7 @@ async def test_on_a_slow_disk_those_who_take_turns_in_two_halves_come_to_share_c
 
 async def test_submitted_writes_are_told_in_their_event_loop_when_they_are_committed(store):
     loop_thread = threading.get_ident()
-    told: asyncio.Queue[object] = asyncio.Queue()
+    told: asyncio.Queue[Any] = asyncio.Queue()
 
     def done(request):
         told.put_nowait((request.ops[0].key, threading.get_ident(), store.store.execute([Get("user-42", "a")])))

@@ -976,7 +976,7 @@ class Trim(Op, frozen=True):
         names.check_name(self.conversation, "conversation")
         if sum(way is not None for way in (self.keep, self.older_than, self.ids)) != 1:
             raise InvalidInput("trim takes exactly one of keep, older_than and ids")
-        if self.keep is not None and not 0 <= self.keep < 2**63:
+        if self.keep is not None and not 0 <= self.keep < 2**53:
             raise InvalidInput(f"keep={self.keep} must be a number of messages, zero or more")
         if self.older_than is not None and not 0 <= self.older_than < END_OF_TIME:
             raise InvalidInput(f"older_than={self.older_than} must be microseconds between 1970 and 9999")

@@ -23,6 +23,7 @@ from .errors import InvalidInput, StoreUnavailable
 from .ops import DumpRecord, EndRecord, ItemRecord, MessageRecord, NamespaceRecord
 
 FORMAT = 1
+BATCH_BYTES = 4 * 1024 * 1024  # of values
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,15 +72,25 @@ def opened(source: str | os.PathLike[str]) -> Generator[BinaryIO]:
 
 
 def in_batches(records: Iterable[DumpRecord], size: int = 200) -> Iterator[list[DumpRecord]]:
-    """Some records at a time."""
+    """Some records at a time, and not much more than `BATCH_BYTES`: a server takes no body of any size."""
     batch: list[DumpRecord] = []
+    held = 0
     for record in records:
-        batch.append(record)
-        if len(batch) == size:
+        weight = _bytes_of(record)
+        if batch and (len(batch) == size or held + weight > BATCH_BYTES):
             yield batch
-            batch = []
+            batch, held = [], 0
+        batch.append(record)
+        held += weight
     if batch:
         yield batch
+
+
+def _bytes_of(record: DumpRecord) -> int:
+    """How many bytes of values a record holds."""
+    if isinstance(record, ItemRecord):
+        return sum(memoryview(revision.raw).nbytes for revision in record.revisions)
+    return memoryview(record.message.raw).nbytes if isinstance(record, MessageRecord) else 0
 
 
 def read_batches(lines: Iterable[bytes], size: int = 200) -> Iterator[list[DumpRecord]]:

@@ -79,6 +79,7 @@ def create_app(store: AsyncStore | Store, settings: Settings | None = None) -> F
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={HTTPException: problems.of_http},
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans would name what is stored
     )
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's own way to say what is described
     app.state.service = service

@@ -95,6 +95,8 @@ class Call:
         if not door.public:
             self.principal = service.identify(self.header("authorization"), self.address)
             request.scope["botwire.principal"] = self.principal  # for the gate and the access log
+        if door.conditional:
+            self._check_conditions()
         self.query = read_query(door.query, request.scope["query_string"])
         """The query's parameters, by the names of the op fields that they fill."""
 
@@ -154,6 +156,12 @@ class Call:
         return await self.request.body()
 
     # ── preconditions ──
+
+    def _check_conditions(self) -> None:
+        """Refuse what is no ETag, whatever becomes of the request otherwise."""
+        for name in ("If-Match", "If-None-Match"):
+            if (text := self.header(name)) is not None:
+                entity_tags(name, text)
 
     @property
     def if_version(self) -> int | None:

@@ -228,6 +228,9 @@ class HotProtocol(Connection):
 
     def on_headers_complete(self) -> None:
         """Its head is here."""
+        if self.wants_upgrade():
+            self.begun, self.held = 0.0, True
+            return
         self.begun = 0.0
         self.body = b""
         self.door = self.recognised()
@@ -271,8 +274,7 @@ class HotProtocol(Connection):
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
-        HttpToolsProtocol.on_headers_complete(self)
-        self.headers = []  # the app has its own: what comes behind the body is no header of this request
+        super().on_headers_complete()
         if self.body:
             HttpToolsProtocol.on_body(self, self.body)
 
@@ -418,7 +420,7 @@ class HotProtocol(Connection):
     def refuse(self, error: Exception, principal: Principal | None, *, keep: bool = True) -> None:
         """Answer with a problem."""
         request_id = new_request_id()
-        scope = {"headers": self.headers, "botwire.request_id": request_id}
+        scope = {"headers": [], "botwire.request_id": request_id}  # none of a frequent request's says how to refuse it
         response = of_error(error, scope) if isinstance(error, BotWireError) else unexpected(error, scope)
         given = response.raw_headers
         who = None if any(name == b"ratelimit" for name, _ in given) else principal

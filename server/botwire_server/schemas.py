@@ -72,15 +72,21 @@ def _describe(schema: Schema, struct: type[msgspec.Struct]) -> None:
     schema["description"] = inspect.cleandoc(struct.__doc__ or "")
     if issubclass(struct, ops.Op):
         schema["description"] += f" Answers: {_told(struct.result)}."
-        if "subtree" in schema["properties"] and struct is not ops.Namespaces:
-            schema["anyOf"] = [_NO_ROOT, {"properties": {"subtree": {"const": True}}, "required": ["subtree"]}]
+        if "subtree" in schema["properties"]:
+            default: bool = schema["properties"]["subtree"]["default"]
+            schema["anyOf"] = [_NO_ROOT, _subtree(is_default=default)]
     for name, text in field_docs(struct).items():
         if name in schema["properties"]:
             schema["properties"][name]["description"] = text
 
 
 _NO_ROOT: Final = {"properties": {"namespace": {"minLength": 1}}}
-_ROOTED: Final = ("Describe", "Namespaces", "Configure")
+_ROOTED: Final = ("Describe", "Configure")
+
+
+def _subtree(*, is_default: bool) -> Schema:
+    """That an op reaches a subtree: only then its namespace may be the root of all."""
+    return {"properties": {"subtree": {"const": True}}, **({} if is_default else {"required": ["subtree"]})}
 
 
 def _told(kind: Any) -> str:

@@ -85,7 +85,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0.0
     burst: Annotated[int, About("Requests of one key that may come at once; 0: two seconds' worth.", 0)] = 0
     max_body: Annotated[int, About("Bytes of a request's body, but of an import.", 1)] = 16 * MEGABYTE
-    max_batch: Annotated[int, About("Ops in one request.", 1, 10_000)] = 1_000
+    max_batch: Annotated[int, About("Ops in one request.", 1, 10_000)] = 10_000
     max_streams: Annotated[
         int, About("Change streams of one key open at once; 0: no limit. Without keys there is no limit.", 0)
     ] = 100

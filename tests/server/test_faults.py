@@ -485,6 +485,7 @@ def test_a_stream_that_nobody_reads_is_cut_off_and_costs_little_meanwhile(start)
         ]
         assert server.ask("POST", "/v1/execute", {"ops": ops}).status == 200
     until(lambda: figure(server, "botwire_streams") == 0, "the stream that nobody reads is cut off")
+    assert figure(server, 'botwire_refused_total{reason="unread"}') == 1
     assert resident(server) - before < 100_000_000, "14 MB of events were not kept for it"
     deaf.close()
     is_well(server)

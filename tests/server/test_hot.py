@@ -338,6 +338,9 @@ UNUSUAL: list[bytes] = [
     http("GET", ITEM, None, "X-Forwarded-For: 1.2.3.4"),
     http("GET", ITEM, None, "X-Request-Id: mine"),
     http("GET", ITEM, None, "Cookie: a=b"),
+    http("GET", COFFEE, None, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"),
+    http("PUT", COFFEE, b'{"value":1}', "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AA"),
+    http("GET", COFFEE, None, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x"),
     http("GET", ITEM, b"x"),
     http("GET", ITEM, None, "Connection: close"),
     b"GET /memory/user-42/coffee HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n",
@@ -351,6 +354,8 @@ UNUSUAL: list[bytes] = [
     b'{"value":1}',
     b'PUT /memory/user-42/c HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 11\r\nContent-Length: 11\r\n\r\n{"value":1}',
     b'PUT /memory/user-42/c HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: +11\r\n\r\n{"value":1}',
+    b"PUT /memory/user-42/c HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'b\r\n{"value":1}\r\n0\r\nAuthorization: Bearer x\r\nIf-Match: "9"\r\n\r\n',
     b"PUT /memory/user-42/c HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     b"GET /memory/user-42/coffee HTTP/1.1\r\nHost: 127.0.0.1\r\n X: folded\r\n\r\n",
     b"GET  /memory/user-42/coffee HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",

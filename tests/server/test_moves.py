@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from tests.server.asking import NS, App, asking, refused
 from tests.server.running import PATIENCE, Served, Start, until
-from tests.server.test_feed import Keys, memory_of
+from tests.server.test_event_streams import Keys, memory_of
 
 from botwire import Memory, transfer
 from botwire.errors import TooLarge
