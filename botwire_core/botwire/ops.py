@@ -135,6 +135,7 @@ class Meta(Struct, frozen=True, omit_defaults=True):
 
 
 NO_META = Meta()
+UNSEARCHED = Meta(index=False)
 
 
 class _Valued(Struct, frozen=True):
@@ -848,7 +849,7 @@ class Put(Op, frozen=True):
                 raise InvalidInput("give a ttl or a time of expiry, not both")
         if self.if_version is not None:
             _check_version(self.if_version)
-        if self.meta is not NO_META:
+        if self.meta is not NO_META and self.meta is not UNSEARCHED:
             names.check_tags(self.meta.tags)
             if self.meta.author is not None:
                 names.check_name(self.meta.author, "author")

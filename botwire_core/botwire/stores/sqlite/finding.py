@@ -47,6 +47,7 @@ WRITTEN_TOGETHER = 256  # documents
 IN_MEMORY = 4_096  # documents of a namespace, before they are written in the midst of a search
 KEPT = 16_384  # documents of all namespaces that are remembered without being in the file
 NAMESPACES_KEPT = 1_000
+CROWDED_OUT = 1_000  # namespaces that are written because there is no room for them
 ROUNDS = 1  # in which one search takes in IN_MEMORY entries from before there was search
 QUERY = 10_000  # characters of a query that count
 
@@ -69,6 +70,7 @@ class Searches:
     def __init__(self) -> None:
         self._lock = Lock()
         self._recent: OrderedDict[int, Recent] = OrderedDict()
+        self._crowded_out: list[Recent] = []
         self.matrices = Matrices()
 
     def forget(self, recent: Recent | None = None) -> None:
@@ -102,13 +104,18 @@ class Searches:
         while len(self._recent) > 1 and (size > KEPT or len(self._recent) > NAMESPACES_KEPT):
             _, oldest = self._recent.popitem(last=False)
             size -= oldest.size
+            if oldest.size and len(self._crowded_out) < CROWDED_OUT:
+                self._crowded_out.append(oldest)
 
     def full(self) -> list[Recent]:
-        """Those with enough to be written, or with more to take in."""
+        """Those with enough to be written, with more to take in, or for which there was no room."""
         with self._lock:
-            return [
+            full = [
                 each for each in self._recent.values() if each.size >= WRITTEN_TOGETHER or each.counts.walk is not None
             ]
+            full += self._crowded_out
+            self._crowded_out = []
+            return full
 
 
 def new_recent(sql: Sql, seen: Seen) -> Recent:
@@ -399,15 +406,24 @@ def find(sql: Sql, now: int, op: Search, searches: Searches, *, writable: bool =
             locks.enter_context(recent.lock)
             if not recent.fits(each):  # another thread has seen more than we have
                 recent = new_recent(sql, each)
-            recent.take_in(sql, each, IN_MEMORY)
+            take_in_safely(sql, searches, recent, each, IN_MEMORY)
             if writable and not recent.is_done(each) and (rounds or not recent.may_wait(each)):
                 raise FullError(recent)
             while not recent.may_wait(each):  # nothing can be written: keep it in memory
-                recent.take_in(sql, each, IN_MEMORY + recent.size)
+                take_in_safely(sql, searches, recent, each, IN_MEMORY + recent.size)
             unindexed += 0 if recent.is_done(each) else max(1, each.entries - recent.counts.documents)
             recents.append(recent)
         parts = [Part(sql, recent, each, op) for recent, each in zip(recents, seen, strict=True)]
         return HitPage(_hits(Scoped(sql, op, parts, searches.matrices), op), unindexed)
+
+
+def take_in_safely(sql: Sql, searches: Searches, recent: Recent, seen: Seen, limit: int) -> None:
+    """Take in what has changed. What was cut off in the midst of it is not remembered."""
+    try:
+        recent.take_in(sql, seen, limit)
+    except BaseException:
+        searches.forget(recent)
+        raise
 
 
 def _hits(scoped: Scoped, op: Search) -> list[Hit]:
@@ -438,8 +454,9 @@ def write(sql: Sql, now: int, recent: Recent) -> bool:
         seen = _seen(sql, now, "n.id = ?", (recent.namespace,))
         if not seen or not recent.fits(seen[0]):
             return False
-        recent.write(sql)
-        return True
+        snapshot = recent.snapshot()
+    snapshot.write(sql)
+    return True
 
 
 def unembedded(sql: Sql, now: int, op: Unembedded, searches: Searches) -> Texts:
@@ -484,7 +501,7 @@ def take_in(sql: Sql, now: int, op: Index) -> Indexed:
         if done < op.limit:
             recent.take_in(sql, seen, op.limit - done)
             done += recent.size
-            recent.write(sql)
+            recent.snapshot().write(sql)
         if op.model is not None and not embedding.check_model(sql, seen.id, seen.name, op.model):
             embedding.note_model(sql, seen.id, op.model)
         if not recent.is_done(seen):

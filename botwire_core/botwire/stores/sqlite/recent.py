@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -543,14 +543,38 @@ class Recent:
         same = generation == seen.generation and self.rules == seen.rules
         return same and self.state.version <= seen.version and self.reaches(seen)
 
+    def snapshot(self) -> Snapshot:
+        """What is to be written, as it is now: searches go on while it is."""
+        begun_anew = self.wiped or (self.written is not None and self.written.counts.walk is not None)
+        return Snapshot(
+            self.namespace,
+            deepcopy(self.state),
+            list(self.added.values()),
+            list(self.gone),
+            deepcopy(self._talks),
+            self.wiped,
+            begun_anew and self.counts.walk is None,
+        )
+
+
+class Snapshot(NamedTuple):
+    """What goes into the file. It must fit the file as it is."""
+
+    namespace: int
+    state: State
+    added: list[Added]
+    gone: list[int]
+    talks: dict[str, Talk | None]
+    wiped: bool
+    made_anew: bool
+
     def write(self, sql: Sql) -> None:
-        """Write all of this into the file. It must fit it as it is."""
+        """Write it."""
         if self.wiped:
             index.drop(sql, self.namespace, vectors=False)
-        state = deepcopy(self.state)
-        state.generation = index.new_generation()
-        indexing.write(sql, self.namespace, state, self.added.values(), self.gone)
-        for name, talk in self._talks.items():
+        self.state.generation = index.new_generation()
+        indexing.write(sql, self.namespace, self.state, self.added, self.gone)
+        for name, talk in self.talks.items():
             if talk is None:
                 sql("DELETE FROM search_conversations WHERE namespace = ? AND name = ?", (self.namespace, name))
             else:
@@ -558,9 +582,8 @@ class Recent:
                     "INSERT OR REPLACE INTO search_conversations VALUES (?, ?, ?, ?, ?, ?)",
                     (self.namespace, name, talk.conversation, talk.position, talk.session, talk.at),
                 )
-        sql("DELETE FROM search_pending WHERE namespace = ? AND last <= ?", (self.namespace, state.version))
-        begun_anew = self.wiped or (self.written is not None and self.written.counts.walk is not None)
-        if begun_anew and state.counts.walk is None:
+        sql("DELETE FROM search_pending WHERE namespace = ? AND last <= ?", (self.namespace, self.state.version))
+        if self.made_anew:
             sql(
                 "DELETE FROM search_vectors WHERE namespace = ?1 AND digest NOT IN "
                 "(SELECT digest FROM search_documents WHERE namespace = ?1 AND digest IS NOT NULL)",
