@@ -814,7 +814,7 @@ class Index(Op, frozen=True):
     result: ClassVar[Any] = Indexed
     subtree: bool = False
     afresh: bool = False
-    limit: int = 5_000
+    limit: int = 1_000
     model: str | None = None
 
     def check(self) -> None:

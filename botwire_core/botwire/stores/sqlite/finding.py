@@ -161,6 +161,7 @@ class Scoped:
         self._passed: dict[int, bool] = {}
         self._found: dict[int, Item | Message | None] = {}
         self._names: dict[int, str] = {}  # of conversations
+        self._owners: dict[int, Part] = {}  # of what ids begin with: a conversation, or a namespace's items
         self._by_value = bool(op.where or op.tags or op.author)
         self._by_row = op.since is not None or op.until is not None or any(part.horizon is not None for part in parts)
         kinds = op.kinds or ("item", "message")
@@ -209,29 +210,46 @@ class Scoped:
                 each = {document: count for document, count in each.items() if document >= ITEM}
             if self.filtered:
                 each = {document: count for document, count in each.items() if self._passes(part, document)}
-            if not found:
-                found = each
-            else:
-                found.update(each)
+            if len(self._parts) == 1:
+                return each
+            self._note(part, each)
+            found.update(each)
         return found
+
+    def _note(self, part: Part, documents: Iterable[int]) -> None:
+        """Remember whose these documents are."""
+        for document in documents:
+            self._owners[document >> 32] = part
+
+    def _by_part(self, documents: Collection[int]) -> Iterable[tuple[Part, Collection[int]]]:
+        """The documents by whose they are. One that nobody has found belongs to nobody."""
+        if len(self._parts) == 1:
+            return [(self._parts[0], documents)]
+        found: dict[int, tuple[Part, list[int]]] = {}
+        for document in documents:
+            if (part := self._owners.get(document >> 32)) is not None:
+                found.setdefault(part.seen.id, (part, []))[1].append(document)
+        return found.values()
+
+    def _owner(self, document: int) -> Part | None:
+        return self._parts[0] if len(self._parts) == 1 else self._owners.get(document >> 32)
 
     def counts(self, terms: Sequence[str], documents: Collection[int]) -> Mapping[str, Mapping[int, int]]:
         """The same, of these documents alone."""
-        found: dict[str, dict[int, int]] = {}
-        for term in terms:
-            held = found[term] = {}
-            for part in self._parts:
-                held.update(part.recent.counts_in(self._sql, term, documents))
+        found: dict[str, dict[int, int]] = {term: {} for term in terms}
+        for part, some in self._by_part(documents):
+            for term in terms:
+                found[term].update(part.recent.counts_in(self._sql, term, some))
         return found
 
     def rows(self, documents: Collection[int]) -> Mapping[int, Row]:
         """Those of the documents that are there, and pass the filters."""
         found: dict[int, Row] = {}
-        for part in self._parts:
-            rows = part.recent.rows(self._sql, documents)
+        for part, some in self._by_part(documents):
+            rows = part.recent.rows(self._sql, some)
             if self.filtered:
                 rows = {document: row for document, row in rows.items() if self._passes(part, document)}
-            found = rows if len(self._parts) == 1 else found | rows
+            found = found | rows if found else rows
         return found
 
     def dated(self, first: int, last: int, limit: int) -> Collection[int]:
@@ -243,6 +261,7 @@ class Scoped:
                     return found
                 if not self.filtered or self._passes(part, document):
                     found.append(document)
+                    self._note(part, (document,))
         return found
 
     def vocabulary(self, prefix: str, limit: int) -> Iterable[str]:
@@ -263,6 +282,8 @@ class Scoped:
         found = [
             self._matrices.nearest(self._sql, part.seen.id, vector, limit, self._admitted(part)) for part in self._parts
         ]
+        for part, (each, _) in zip(self._parts, found, strict=True):
+            self._note(part, each.cosines if each is not None else ())
         return embedding.together(found, limit)
 
     def _admitted(self, part: Part) -> Callable[[int], bool] | None:
@@ -313,8 +334,8 @@ class Scoped:
     def fetch(self, document: int, part: Part | None = None) -> Item | Message | None:
         """The item or message of a document, if it can still be read."""
         if document not in self._found:
-            found = (self._fetch(each, document) for each in (self._parts if part is None else (part,)))
-            self._found[document] = next((each for each in found if each is not None), None)
+            owner = part or self._owner(document)
+            self._found[document] = None if owner is None else self._fetch(owner, document)
         return self._found[document]
 
     def _fetch(self, part: Part, document: int) -> Item | Message | None:
@@ -335,12 +356,9 @@ class Scoped:
 
     def around(self, document: int, count: int) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
         """The messages right before and after one."""
-        place, message = None, self.fetch(document)
-        for part in self._parts:
-            if part.recent.row(self._sql, document) is not None:
-                place, _ = part.recent.where_is(self._sql, document)
-        if place is None or not isinstance(message, Message):
-            return (), ()
+        message = self.fetch(document)
+        assert isinstance(message, Message)  # nothing stands beside an item
+        place = document >> 32 << 32 | message.version
         low, high = place_range(place >> 32)
 
         def read(condition: str, bound: int) -> list[Message]:
@@ -469,7 +487,7 @@ def unembedded(sql: Sql, now: int, op: Unembedded, searches: Searches) -> Texts:
         left += embedding.count_unembedded(sql, each.id)
         if len(found) < op.limit:
             found += embedding.unembedded(sql, each.id, op.limit - len(found))
-        unindexed += not (known and each.generation is not None and new_recent(sql, each).is_up_to_date(each))
+        unindexed += not (known and each.generation is not None and new_recent(sql, each).is_up_to_date(sql, each))
     return Texts(found, _for_embedder(sql, now, op, searches), left, unindexed)
 
 

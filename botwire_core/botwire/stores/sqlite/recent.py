@@ -99,7 +99,7 @@ class Recent:
         self._rows: dict[int, Row | None] = {}  # every row that was asked for; `None`: it is not there
         self._blocks: dict[int, Block | None] = {}
         self._authors: tuple[str, ...] = ()
-        self._present: tuple[str, ...] = ()
+        self._present: tuple[str, ...] | None = None
 
     @property
     def counts(self) -> Counts:
@@ -118,9 +118,10 @@ class Recent:
 
     # ── taking in ──
 
-    def is_up_to_date(self, seen: Seen) -> bool:
+    def is_up_to_date(self, sql: Sql, seen: Seen) -> bool:
         """Whether the file itself has everything."""
-        return self.base and self.state.version >= seen.version and self.counts.walk is None
+        pending = sql("SELECT EXISTS (SELECT 1 FROM search_pending WHERE namespace = ?)", (self.namespace,)).get
+        return self.base and not pending and self.state.version >= seen.version and self.counts.walk is None
 
     def may_wait(self, view: Seen) -> bool:
         """Whether what is not taken in yet is only what was there before there was search."""
@@ -190,6 +191,7 @@ class Recent:
         for held in (self.added, self.gone, self._keys, self._places, self._talks, self._rows, self._blocks):
             held.clear()
         self.state.counts = Counts(numbers=numbers)
+        self._present = None
 
     # ── items ──
 
@@ -404,6 +406,7 @@ class Recent:
     def _add(self, document: Added) -> None:
         self.added[document.row.id] = document
         self._rows[document.row.id] = document.row
+        self._present = None
         indexing.count(self.counts, document.row)
 
     def _remove_all(self, sql: Sql, found: Iterable[int]) -> None:
@@ -415,6 +418,7 @@ class Recent:
             return
         before = self.row(sql, document)
         self._rows[document] = None
+        self._present = None
         if (held := self.added.pop(document, None)) is not None:
             indexing.uncount(self.counts, held.row)
             self._keys.pop(held.key or "", None)
@@ -459,9 +463,8 @@ class Recent:
 
     def authors(self) -> tuple[str, ...]:
         """Who has written messages; the same tuple as long as nobody comes or goes."""
-        present = tuple(name for name, count in self.counts.authors.items() if count > 0)
-        if present != self._present:
-            self._present = present
+        if self._present is None:
+            self._present = tuple(name for name, count in self.counts.authors.items() if count > 0)
         return self._present
 
     def _author_names(self) -> tuple[str, ...]:
