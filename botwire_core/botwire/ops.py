@@ -402,7 +402,10 @@ class Hit(Struct, frozen=True, omit_defaults=True):
 
 
 class HitPage(Struct, frozen=True, omit_defaults=True):
-    """What a search has found, best first. `unindexed`: so many entries are not searchable yet."""
+    """What a search has found, best first; it ends early when its values take 16 MiB.
+
+    `unindexed`: so many entries are not searchable yet.
+    """
 
     hits: list[Hit]
     unindexed: int = 0
