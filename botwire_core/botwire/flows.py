@@ -322,6 +322,8 @@ def search_op(
     for name, number in (("limit", limit), ("around", around)):
         if isinstance(number, bool) or not isinstance(number, int):
             raise InvalidInput(f"{name}={number!r} must be a whole number")
+    if isinstance(query, str) and not query.isascii():
+        query = query.encode("utf-8", "replace").decode()  # half a surrogate pair is no word, and cannot be sent
     if kinds is not None:
         kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     return Search(
