@@ -9,8 +9,10 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +271,139 @@ def test_output_that_cannot_be_written_is_told(file, command):
     assert done.stderr == b"error: the output cannot be written: No space left on device\n"
 
 
+# ── search ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def talked(file: Path) -> Path:
+    """A store with something to find."""
+    with memory(file) as default:
+        default.set("coffee", {"kind": "Ethiopian Yirgacheffe", "city": "Rome"}, tags=["drinks"], author="ann")
+        default.set("tea", {"kind": "Earl Grey", "city": "Oslo"})
+        talk = default.conversation("thread-1")
+        for number, text in enumerate(["hello there", "a coffee,\nplease", "here you are"]):
+            talk.append({"role": "user", "content": text}, id=f"m{number}", author="ben")
+    return file
+
+
+def test_search_prints_score_name_and_what_matched(run, talked):
+    lines = fine(run("search", "yirgacheffe")).splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines] == ["coffee  Ethiopian «Yirgacheffe» Rome"]
+    assert float(lines[0].split()[0]) > 0
+
+
+def test_search_finds_messages_and_shows_those_around_them(run, talked):
+    lines = fine(run("search", "coffee", "--kind", "message", "--limit", "1", "--around", "1")).splitlines()
+    assert [line.strip().partition("thread-1 ")[2] for line in lines] == [
+        "m0  hello there",
+        "m1  a «coffee», please",
+        "m2  here you are",
+    ]
+
+
+def test_search_exits_with_1_if_nothing_is_found(run, talked):
+    done = run("search", "zebra")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        (["--where", '{"city": "Rome"}'], ["coffee"]),
+        (["--where", '{"city": {"$in": ["Oslo"]}}'], []),
+        (["--tag", "drinks"], ["coffee"]),
+        (["--author", "ann"], ["coffee"]),
+        (["--since", "2999-01-01T00:00:00Z"], []),
+        (["--until", "1999-01-01T00:00:00Z"], []),
+        (["--conversation", "thread-1", "--limit", "1"], ["m1"]),
+    ],
+)
+def test_search_filters(run, talked, options, keys):
+    done = run("search", "coffee", "--json", *options)
+    assert done.returncode == (0 if keys else 1)
+    assert [json.loads(line).get("key") or json.loads(line)["id"] for line in done.stdout.splitlines()] == keys
+
+
+def test_search_as_json_says_everything(run, talked):
+    done = json.loads(fine(run("search", "please", "--json", "--limit", "1", "--around", "1", "--explain")))
+    assert done["value"] == {"role": "user", "content": "a coffee,\nplease"}
+    assert (done["conversation"], done["id"], done["author"], done["role"]) == ("thread-1", "m1", "ben", "user")
+    assert [each["id"] for each in (*done["before"], *done["after"])] == ["m0", "m2"]
+    assert done["parts"]["bm25"] > 0
+
+
+def test_search_looks_into_the_namespaces_below(run, talked):
+    memory(talked, "default/below").set("k", "yirgacheffe")
+    assert "default/below  k" in fine(run("search", "yirgacheffe", "--subtree"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--where", "city=Rome"], "is not JSON"),
+        (["--where", '{"$eq": 1}'], "stands where a field should"),
+        (["--embedder", "word2vec:x"], "unknown embedder"),
+    ],
+)
+def test_a_wrong_option_of_search_is_told(run, talked, options, words):
+    assert words in told(run("search", "coffee", *options), 2)
+
+
+@pytest.mark.parametrize("options", [["--since", "7"], ["--limit", "0"], ["--kind", "book"]])
+def test_a_wrong_use_of_search_is_told(run, talked, options):
+    done = run("search", "coffee", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert options[0] in done.stderr
+
+
+def test_index_makes_the_index_of_the_whole_store(run, talked):
+    memory(talked, "other").set("k", "yirgacheffe")
+    assert json.loads(fine(run("info", "--json")))["unindexed"] == 6
+    fine(run("index"))
+    assert json.loads(fine(run("info", "--json")))["unindexed"] == 0
+    fine(run("-n", "other", "index", "--afresh"))
+    assert "yirgacheffe" in fine(run("-n", "other", "search", "yirgacheffe")).lower()
+
+
+class Embeddings(BaseHTTPRequestHandler):
+    """A server with OpenAI's interface, for whose model a coffee is an espresso."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        means = [[float("coffee" in text or "espresso" in text), 0.1] for text in asked["input"]]
+        answer = {"data": [{"index": place, "embedding": vector} for place, vector in enumerate(means)]}
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def embedder() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Embeddings) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"openai:model@http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+def test_an_embedder_finds_by_meaning_and_embed_gives_it_everything(run, talked, embedder):
+    fine(run("embed", "--embedder", embedder))
+    assert json.loads(fine(run("info", "--json")))["unembedded"] == 0
+    found = [
+        json.loads(line) for line in fine(run("search", "espresso", "--embedder", embedder, "--json")).splitlines()
+    ]
+    assert found[0]["id"] == "m1"
+    assert run("search", "espresso").returncode == 1
+    other = embedder.replace("model", "another")
+    assert "replace" in told(run("search", "espresso", "--embedder", other), 2)
+    fine(run("embed", "--embedder", other, "--replace"))
+    fine(run("search", "espresso", "--embedder", other))
+
+
 # ── export and import ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -485,7 +620,18 @@ def test_info_says_where_the_store_is_and_how_much_it_holds(run, file):
 
 # ── bad input and trouble ───────────────────────────────────────────────────────────────────────────
 
-READING = ["get key", "ls", "ls --namespaces", "history key", "undo key", "delete key", "export", "backup copy.db"]
+READING = [
+    "get key",
+    "search key",
+    "index",
+    "ls",
+    "ls --namespaces",
+    "history key",
+    "undo key",
+    "delete key",
+    "export",
+    "backup copy.db",
+]
 
 
 @pytest.mark.parametrize("command", READING)
@@ -682,7 +828,7 @@ def test_a_key_that_is_no_unicode_is_told(process):
     assert "surrogate" in told(process("set", b"\xff\xfe", "1"), 2)
 
 
-@pytest.mark.parametrize("command", ["export out.jsonl", "backup copy.db"])
+@pytest.mark.parametrize("command", ["export out.jsonl", "backup copy.db", "index"])
 def test_progress_is_shown_on_a_terminal_only(file, tmp_path, command):
     fill(file)
     leader, follower = pty.openpty()

@@ -20,6 +20,7 @@ from .names import check_name, check_tags
 from .ops import (
     DEFAULTS,
     NO_META,
+    UNSEARCHED,
     Delete,
     Fields,
     Get,
@@ -104,7 +105,10 @@ def put_op(
     raw = Raw(values.encode(value, _NO_LIMIT))  # how much is too much is the store's policy to say
     if isinstance(ttl, timedelta):
         ttl = ttl.total_seconds()
-    meta = NO_META if not tags and author is None and index is None else meta_of(tags, author, None, index)
+    if tags or author is not None:
+        meta = meta_of(tags, author, None, index)
+    else:
+        meta = NO_META if index is None else UNSEARCHED if index is False else meta_of((), None, None, index)
     return Put(namespace, key, raw, ttl, if_version, meta, history)
 
 
@@ -318,6 +322,8 @@ def search_op(
     for name, number in (("limit", limit), ("around", around)):
         if isinstance(number, bool) or not isinstance(number, int):
             raise InvalidInput(f"{name}={number!r} must be a whole number")
+    if isinstance(query, str) and not query.isascii():
+        query = query.encode("utf-8", "replace").decode()  # half a surrogate pair is no word, and cannot be sent
     if kinds is not None:
         kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     return Search(

@@ -138,6 +138,7 @@ class Meta(Struct, frozen=True, omit_defaults=True):
 
 
 NO_META = Meta()
+UNSEARCHED = Meta(index=False)
 
 
 class _Valued(Struct, frozen=True, rename=ON_THE_WIRE):
@@ -410,7 +411,10 @@ class Hit(Struct, frozen=True, omit_defaults=True):
 
 
 class HitPage(Struct, frozen=True, omit_defaults=True):
-    """What a search has found, best first. `unindexed`: so many entries are not searchable yet."""
+    """What a search has found, best first; it ends early when its values take 16 MiB.
+
+    `unindexed`: so many entries are not searchable yet.
+    """
 
     hits: list[Hit]
     unindexed: int = 0
@@ -826,7 +830,7 @@ class Index(Op, frozen=True):
     result: ClassVar[Any] = Indexed
     subtree: bool = False
     afresh: bool = False
-    limit: int = 5_000
+    limit: int = 1_000
     model: str | None = None
 
     def check(self) -> None:
@@ -863,7 +867,7 @@ class Put(Op, frozen=True, rename=ON_THE_WIRE):
             raise InvalidInput(f"expires={self.expires} must be microseconds between 1970 and 9999")
         if self.if_version is not None:
             _check_version(self.if_version)
-        if self.meta is not NO_META:
+        if self.meta is not NO_META and self.meta is not UNSEARCHED:
             names.check_tags(self.meta.tags)
             if self.meta.author is not None:
                 names.check_name(self.meta.author, "author")

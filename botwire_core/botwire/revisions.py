@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from .errors import HistoryExpired
-from .ops import MICROSECONDS, NO_META, Item, Meta, Policy, Revision
+from .ops import MICROSECONDS, NO_META, UNSEARCHED, Item, Meta, Policy, Revision
 
 PACKED_BYTES = 3_000  # with a usual value and its key, a row still fits into one 4 KiB page of a file
 _NULL = Raw(b"null")
@@ -57,6 +57,7 @@ _unpack = msgspec.msgpack.Decoder(Past).decode
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_page = msgspec.msgpack.Decoder(list[PastRevision]).decode
 _meta = msgspec.json.Decoder(Meta).decode
+_UNSEARCHED = msgspec.json.encode(UNSEARCHED)
 
 
 def unpack(packed: bytes | None) -> Past:
@@ -76,6 +77,8 @@ def read_meta(text: bytes | None) -> Meta:
 
 def write_meta(meta: Meta) -> bytes | None:
     """Meta for its column."""
+    if meta is UNSEARCHED:
+        return _UNSEARCHED
     return None if meta == NO_META else msgspec.json.encode(meta)
 
 

@@ -8,7 +8,6 @@ fastembed:BAAI/bge-small-en-v1.5
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import math
 import os
@@ -109,12 +108,10 @@ def _find_extra(kind: str) -> None:
         raise ImportError(f'{kind} is not installed: pip install "botwire[{kind}]"')
 
 
-def _imported(kind: str) -> Any:
-    return importlib.import_module(kind.replace("-", "_"))  # takes seconds: only when it is used
-
-
 def _sentence_transformers(model: str) -> Embed:
-    encoder: Any = _imported("sentence-transformers").SentenceTransformer(model)
+    import sentence_transformers as library  # pyright: ignore[reportMissingImports]  # an extra; takes seconds, so only when used
+
+    encoder: Any = library.SentenceTransformer(model)
 
     def embed(texts: list[str]) -> Iterable[Iterable[float]]:
         return cast("list[list[float]]", encoder.encode(texts, show_progress_bar=False).tolist())
@@ -123,7 +120,9 @@ def _sentence_transformers(model: str) -> Embed:
 
 
 def _fastembed(model: str) -> Embed:
-    encoder: Any = _imported("fastembed").TextEmbedding(model_name=model)
+    import fastembed as library  # pyright: ignore[reportMissingImports]  # an extra; takes seconds, so only when used
+
+    encoder: Any = library.TextEmbedding(model_name=model)
 
     def embed(texts: list[str]) -> Iterable[Iterable[float]]:
         return [cast("list[float]", vector.tolist()) for vector in encoder.embed(texts)]

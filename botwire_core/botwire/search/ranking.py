@@ -12,6 +12,8 @@ import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from .dates import fit
@@ -61,6 +63,8 @@ class Weights:
 
 
 DEFAULT = Weights()
+
+_SCORE = attrgetter("score", "id")
 
 
 class Term(NamedTuple):
@@ -179,10 +183,12 @@ def rank(
     if similarity:
         fuse(hits, similarity, rows, weights)
     add_sessions(hits, rows, weights)
+    prior = priors(question, weights)
     for hit in hits:
-        hit.prior = prior(rows[hit.id], question, weights)
+        row = rows[hit.id]
+        hit.prior = weights.item if row.session is None else prior(row.author, row.flags)
         hit.score *= hit.prior
-    hits.sort(key=lambda hit: (hit.score, hit.id), reverse=True)
+    hits.sort(key=_SCORE, reverse=True)
     return hits
 
 
@@ -208,13 +214,11 @@ def shares(terms: Sequence[Term], question: Question, weights: Weights) -> Calla
     if question.periods:
         idfs.append(sum(idfs) / len(idfs) if idfs else 3.0)
     total = sum(idfs) or 1.0
-    known: dict[int, float] = {}
 
+    @cache
     def share(mask: int) -> float:
-        if mask not in known:
-            part = sum(idf for i, idf in enumerate(idfs) if mask >> i & 1) / total
-            known[mask] = part**weights.coverage
-        return known[mask]
+        part = sum(idf for i, idf in enumerate(idfs) if mask >> i & 1) / total
+        return float(part**weights.coverage)
 
     return share
 
@@ -245,26 +249,29 @@ def spread(
 
 def add_sessions(hits: Iterable[Hit], rows: Mapping[int, Row], weights: Weights) -> None:
     """To each message a part of the mean of the three best scores of its session."""
-    scores: dict[int, list[float]] = {}
+    sessions: dict[int, list[Hit]] = {}
     for hit in hits:
         if (session := rows[hit.id].session) is not None:
-            scores.setdefault(session, []).append(hit.score)
-    gains = {session: weights.session * sum(heapq.nlargest(3, found)) / 3 for session, found in scores.items()}
-    for hit in hits:
-        if (session := rows[hit.id].session) is not None and hit.score > 0:
-            hit.session = gains[session]
-            hit.score += hit.session
+            sessions.setdefault(session, []).append(hit)
+    for found in sessions.values():
+        gain = weights.session * sum(sorted(hit.score for hit in found)[-3:]) / 3
+        for hit in found:
+            if hit.score > 0:
+                hit.session = gain
+                hit.score += gain
 
 
-def prior(row: Row, question: Question, weights: Weights) -> float:
-    """Who is speaking, and of what."""
-    if row.session is None:
-        return weights.item
-    factor = 1.0
-    if len(question.authors) == 1 and row.author in question.authors:
-        factor *= weights.author
-    if row.flags & FIRST_PERSON:
-        factor *= weights.first_person
-    if question.on_time and row.flags & TELLS_TIME:
-        factor *= weights.time
-    return factor
+def priors(question: Question, weights: Weights) -> Callable[[str | None, int], float]:
+    """The factor for who is speaking, and of what."""
+    named = question.authors if len(question.authors) == 1 else frozenset[str]()
+
+    @cache
+    def prior(author: str | None, flags: int) -> float:
+        factor = weights.author if author in named else 1.0
+        if flags & FIRST_PERSON:
+            factor *= weights.first_person
+        if question.on_time and flags & TELLS_TIME:
+            factor *= weights.time
+        return factor
+
+    return prior

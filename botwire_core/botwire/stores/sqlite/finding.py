@@ -47,8 +47,10 @@ WRITTEN_TOGETHER = 256  # documents
 IN_MEMORY = 4_096  # documents of a namespace, before they are written in the midst of a search
 KEPT = 16_384  # documents of all namespaces that are remembered without being in the file
 NAMESPACES_KEPT = 1_000
+CROWDED_OUT = 1_000  # namespaces that are written because there is no room for them
 ROUNDS = 1  # in which one search takes in IN_MEMORY entries from before there was search
 QUERY = 10_000  # characters of a query that count
+ANSWER_BYTES = 16 * 1024 * 1024  # of values, with which an answer ends before its limit
 
 
 _HELD = f"SELECT {MESSAGE} FROM messages WHERE place = ?"
@@ -69,6 +71,7 @@ class Searches:
     def __init__(self) -> None:
         self._lock = Lock()
         self._recent: OrderedDict[int, Recent] = OrderedDict()
+        self._crowded_out: list[Recent] = []
         self.matrices = Matrices()
 
     def forget(self, recent: Recent | None = None) -> None:
@@ -102,13 +105,18 @@ class Searches:
         while len(self._recent) > 1 and (size > KEPT or len(self._recent) > NAMESPACES_KEPT):
             _, oldest = self._recent.popitem(last=False)
             size -= oldest.size
+            if oldest.size and len(self._crowded_out) < CROWDED_OUT:
+                self._crowded_out.append(oldest)
 
     def full(self) -> list[Recent]:
-        """Those with enough to be written, or with more to take in."""
+        """Those with enough to be written, with more to take in, or for which there was no room."""
         with self._lock:
-            return [
+            full = [
                 each for each in self._recent.values() if each.size >= WRITTEN_TOGETHER or each.counts.walk is not None
             ]
+            full += self._crowded_out
+            self._crowded_out = []
+            return full
 
 
 def new_recent(sql: Sql, seen: Seen) -> Recent:
@@ -154,6 +162,7 @@ class Scoped:
         self._passed: dict[int, bool] = {}
         self._found: dict[int, Item | Message | None] = {}
         self._names: dict[int, str] = {}  # of conversations
+        self._owners: dict[int, Part] = {}  # of what ids begin with: a conversation, or a namespace's items
         self._by_value = bool(op.where or op.tags or op.author)
         self._by_row = op.since is not None or op.until is not None or any(part.horizon is not None for part in parts)
         kinds = op.kinds or ("item", "message")
@@ -202,29 +211,46 @@ class Scoped:
                 each = {document: count for document, count in each.items() if document >= ITEM}
             if self.filtered:
                 each = {document: count for document, count in each.items() if self._passes(part, document)}
-            if not found:
-                found = each
-            else:
-                found.update(each)
+            if len(self._parts) == 1:
+                return each
+            self._note(part, each)
+            found.update(each)
         return found
+
+    def _note(self, part: Part, documents: Iterable[int]) -> None:
+        """Remember whose these documents are."""
+        for document in documents:
+            self._owners[document >> 32] = part
+
+    def _by_part(self, documents: Collection[int]) -> Iterable[tuple[Part, Collection[int]]]:
+        """The documents by whose they are. One that nobody has found belongs to nobody."""
+        if len(self._parts) == 1:
+            return [(self._parts[0], documents)]
+        found: dict[int, tuple[Part, list[int]]] = {}
+        for document in documents:
+            if (part := self._owners.get(document >> 32)) is not None:
+                found.setdefault(part.seen.id, (part, []))[1].append(document)
+        return found.values()
+
+    def _owner(self, document: int) -> Part | None:
+        return self._parts[0] if len(self._parts) == 1 else self._owners.get(document >> 32)
 
     def counts(self, terms: Sequence[str], documents: Collection[int]) -> Mapping[str, Mapping[int, int]]:
         """The same, of these documents alone."""
-        found: dict[str, dict[int, int]] = {}
-        for term in terms:
-            held = found[term] = {}
-            for part in self._parts:
-                held.update(part.recent.counts_in(self._sql, term, documents))
+        found: dict[str, dict[int, int]] = {term: {} for term in terms}
+        for part, some in self._by_part(documents):
+            for term in terms:
+                found[term].update(part.recent.counts_in(self._sql, term, some))
         return found
 
     def rows(self, documents: Collection[int]) -> Mapping[int, Row]:
         """Those of the documents that are there, and pass the filters."""
         found: dict[int, Row] = {}
-        for part in self._parts:
-            rows = part.recent.rows(self._sql, documents)
+        for part, some in self._by_part(documents):
+            rows = part.recent.rows(self._sql, some)
             if self.filtered:
                 rows = {document: row for document, row in rows.items() if self._passes(part, document)}
-            found = rows if len(self._parts) == 1 else found | rows
+            found = found | rows if found else rows
         return found
 
     def dated(self, first: int, last: int, limit: int) -> Collection[int]:
@@ -236,6 +262,7 @@ class Scoped:
                     return found
                 if not self.filtered or self._passes(part, document):
                     found.append(document)
+                    self._note(part, (document,))
         return found
 
     def vocabulary(self, prefix: str, limit: int) -> Iterable[str]:
@@ -256,6 +283,8 @@ class Scoped:
         found = [
             self._matrices.nearest(self._sql, part.seen.id, vector, limit, self._admitted(part)) for part in self._parts
         ]
+        for part, (each, _) in zip(self._parts, found, strict=True):
+            self._note(part, each.cosines if each is not None else ())
         return embedding.together(found, limit)
 
     def _admitted(self, part: Part) -> Callable[[int], bool] | None:
@@ -306,8 +335,8 @@ class Scoped:
     def fetch(self, document: int, part: Part | None = None) -> Item | Message | None:
         """The item or message of a document, if it can still be read."""
         if document not in self._found:
-            found = (self._fetch(each, document) for each in (self._parts if part is None else (part,)))
-            self._found[document] = next((each for each in found if each is not None), None)
+            owner = part or self._owner(document)
+            self._found[document] = None if owner is None else self._fetch(owner, document)
         return self._found[document]
 
     def _fetch(self, part: Part, document: int) -> Item | Message | None:
@@ -328,12 +357,9 @@ class Scoped:
 
     def around(self, document: int, count: int) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
         """The messages right before and after one."""
-        place, message = None, self.fetch(document)
-        for part in self._parts:
-            if part.recent.row(self._sql, document) is not None:
-                place, _ = part.recent.where_is(self._sql, document)
-        if place is None or not isinstance(message, Message):
-            return (), ()
+        message = self.fetch(document)
+        assert isinstance(message, Message)  # nothing stands beside an item
+        place = document >> 32 << 32 | message.version
         low, high = place_range(place >> 32)
 
         def read(condition: str, bound: int) -> list[Message]:
@@ -399,26 +425,48 @@ def find(sql: Sql, now: int, op: Search, searches: Searches, *, writable: bool =
             locks.enter_context(recent.lock)
             if not recent.fits(each):  # another thread has seen more than we have
                 recent = new_recent(sql, each)
-            recent.take_in(sql, each, IN_MEMORY)
+            take_in_safely(sql, searches, recent, each, IN_MEMORY)
             if writable and not recent.is_done(each) and (rounds or not recent.may_wait(each)):
                 raise FullError(recent)
             while not recent.may_wait(each):  # nothing can be written: keep it in memory
-                recent.take_in(sql, each, IN_MEMORY + recent.size)
+                take_in_safely(sql, searches, recent, each, IN_MEMORY + recent.size)
             unindexed += 0 if recent.is_done(each) else max(1, each.entries - recent.counts.documents)
             recents.append(recent)
         parts = [Part(sql, recent, each, op) for recent, each in zip(recents, seen, strict=True)]
         return HitPage(_hits(Scoped(sql, op, parts, searches.matrices), op), unindexed)
 
 
+def take_in_safely(sql: Sql, searches: Searches, recent: Recent, seen: Seen, limit: int) -> None:
+    """Take in what has changed. What was cut off in the midst of it is not remembered."""
+    try:
+        recent.take_in(sql, seen, limit)
+    except BaseException:
+        searches.forget(recent)
+        raise
+
+
 def _hits(scoped: Scoped, op: Search) -> list[Hit]:
     """The hits whose rows can still be read."""
     wanted = op.limit
-    while True:
+    while wanted:
         ranked = ranking.find(op.query[:QUERY], scoped, wanted)
-        hits = [hit for each in ranked if (hit := _hit(scoped, op, each)) is not None]
-        if len(hits) >= op.limit or len(ranked) < wanted:
-            return hits[: op.limit]
+        hits: list[Hit] = []
+        size = 0
+        for each in ranked:
+            if (hit := _hit(scoped, op, each)) is not None:
+                hits.append(hit)
+                size += _bytes(hit)
+            if len(hits) == op.limit or size >= ANSWER_BYTES:
+                return hits
+        if len(ranked) < wanted:
+            return hits
         wanted *= 2
+    return []
+
+
+def _bytes(hit: Hit) -> int:
+    """How many bytes of values a hit holds."""
+    return sum(memoryview(each.raw).nbytes for each in (hit.found, *hit.before, *hit.after))
 
 
 def _hit(scoped: Scoped, op: Search, ranked: ranking.Hit) -> Hit | None:
@@ -438,8 +486,9 @@ def write(sql: Sql, now: int, recent: Recent) -> bool:
         seen = _seen(sql, now, "n.id = ?", (recent.namespace,))
         if not seen or not recent.fits(seen[0]):
             return False
-        recent.write(sql)
-        return True
+        snapshot = recent.snapshot()
+    snapshot.write(sql)
+    return True
 
 
 def unembedded(sql: Sql, now: int, op: Unembedded, searches: Searches) -> Texts:
@@ -452,7 +501,7 @@ def unembedded(sql: Sql, now: int, op: Unembedded, searches: Searches) -> Texts:
         left += embedding.count_unembedded(sql, each.id)
         if len(found) < op.limit:
             found += embedding.unembedded(sql, each.id, op.limit - len(found))
-        unindexed += not (known and each.generation is not None and new_recent(sql, each).is_up_to_date(each))
+        unindexed += not (known and each.generation is not None and new_recent(sql, each).is_up_to_date(sql, each))
     return Texts(found, _for_embedder(sql, now, op, searches), left, unindexed)
 
 
@@ -484,7 +533,7 @@ def take_in(sql: Sql, now: int, op: Index) -> Indexed:
         if done < op.limit:
             recent.take_in(sql, seen, op.limit - done)
             done += recent.size
-            recent.write(sql)
+            recent.snapshot().write(sql)
         if op.model is not None and not embedding.check_model(sql, seen.id, seen.name, op.model):
             embedding.note_model(sql, seen.id, op.model)
         if not recent.is_done(seen):

@@ -505,6 +505,7 @@ def _change(kind: int, version: int, updated: int, cursor: str, name: str | None
 # ── namespaces ──────────────────────────────────────────────────────────────────────────────────────
 
 _UNINDEXED = (  # changes since the last writing of the index, and what is older than it
+    "(SELECT count(*) FROM search_pending p WHERE p.namespace = n.id) + "
     "CASE WHEN s.namespace IS NULL THEN n.items + n.messages WHEN json_extract(s.counts, '$.walk') IS NULL "
     "THEN n.version - s.version "
     "ELSE n.version - s.version + max(0, n.items + n.messages - coalesce(json_extract(s.counts, '$.documents'), 0)) END"

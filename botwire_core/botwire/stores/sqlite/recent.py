@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -99,7 +99,7 @@ class Recent:
         self._rows: dict[int, Row | None] = {}  # every row that was asked for; `None`: it is not there
         self._blocks: dict[int, Block | None] = {}
         self._authors: tuple[str, ...] = ()
-        self._present: tuple[str, ...] = ()
+        self._present: tuple[str, ...] | None = None
 
     @property
     def counts(self) -> Counts:
@@ -118,9 +118,10 @@ class Recent:
 
     # ── taking in ──
 
-    def is_up_to_date(self, seen: Seen) -> bool:
+    def is_up_to_date(self, sql: Sql, seen: Seen) -> bool:
         """Whether the file itself has everything."""
-        return self.base and self.state.version >= seen.version and self.counts.walk is None
+        pending = sql("SELECT EXISTS (SELECT 1 FROM search_pending WHERE namespace = ?)", (self.namespace,)).get
+        return self.base and not pending and self.state.version >= seen.version and self.counts.walk is None
 
     def may_wait(self, view: Seen) -> bool:
         """Whether what is not taken in yet is only what was there before there was search."""
@@ -190,6 +191,7 @@ class Recent:
         for held in (self.added, self.gone, self._keys, self._places, self._talks, self._rows, self._blocks):
             held.clear()
         self.state.counts = Counts(numbers=numbers)
+        self._present = None
 
     # ── items ──
 
@@ -404,6 +406,7 @@ class Recent:
     def _add(self, document: Added) -> None:
         self.added[document.row.id] = document
         self._rows[document.row.id] = document.row
+        self._present = None
         indexing.count(self.counts, document.row)
 
     def _remove_all(self, sql: Sql, found: Iterable[int]) -> None:
@@ -415,6 +418,7 @@ class Recent:
             return
         before = self.row(sql, document)
         self._rows[document] = None
+        self._present = None
         if (held := self.added.pop(document, None)) is not None:
             indexing.uncount(self.counts, held.row)
             self._keys.pop(held.key or "", None)
@@ -459,9 +463,8 @@ class Recent:
 
     def authors(self) -> tuple[str, ...]:
         """Who has written messages; the same tuple as long as nobody comes or goes."""
-        present = tuple(name for name, count in self.counts.authors.items() if count > 0)
-        if present != self._present:
-            self._present = present
+        if self._present is None:
+            self._present = tuple(name for name, count in self.counts.authors.items() if count > 0)
         return self._present
 
     def _author_names(self) -> tuple[str, ...]:
@@ -543,14 +546,38 @@ class Recent:
         same = generation == seen.generation and self.rules == seen.rules
         return same and self.state.version <= seen.version and self.reaches(seen)
 
+    def snapshot(self) -> Snapshot:
+        """What is to be written, as it is now: searches go on while it is."""
+        begun_anew = self.wiped or (self.written is not None and self.written.counts.walk is not None)
+        return Snapshot(
+            self.namespace,
+            deepcopy(self.state),
+            list(self.added.values()),
+            list(self.gone),
+            deepcopy(self._talks),
+            self.wiped,
+            begun_anew and self.counts.walk is None,
+        )
+
+
+class Snapshot(NamedTuple):
+    """What goes into the file. It must fit the file as it is."""
+
+    namespace: int
+    state: State
+    added: list[Added]
+    gone: list[int]
+    talks: dict[str, Talk | None]
+    wiped: bool
+    made_anew: bool
+
     def write(self, sql: Sql) -> None:
-        """Write all of this into the file. It must fit it as it is."""
+        """Write it."""
         if self.wiped:
             index.drop(sql, self.namespace, vectors=False)
-        state = deepcopy(self.state)
-        state.generation = index.new_generation()
-        indexing.write(sql, self.namespace, state, self.added.values(), self.gone)
-        for name, talk in self._talks.items():
+        self.state.generation = index.new_generation()
+        indexing.write(sql, self.namespace, self.state, self.added, self.gone)
+        for name, talk in self.talks.items():
             if talk is None:
                 sql("DELETE FROM search_conversations WHERE namespace = ? AND name = ?", (self.namespace, name))
             else:
@@ -558,9 +585,8 @@ class Recent:
                     "INSERT OR REPLACE INTO search_conversations VALUES (?, ?, ?, ?, ?, ?)",
                     (self.namespace, name, talk.conversation, talk.position, talk.session, talk.at),
                 )
-        sql("DELETE FROM search_pending WHERE namespace = ? AND last <= ?", (self.namespace, state.version))
-        begun_anew = self.wiped or (self.written is not None and self.written.counts.walk is not None)
-        if begun_anew and state.counts.walk is None:
+        sql("DELETE FROM search_pending WHERE namespace = ? AND last <= ?", (self.namespace, self.state.version))
+        if self.made_anew:
             sql(
                 "DELETE FROM search_vectors WHERE namespace = ?1 AND digest NOT IN "
                 "(SELECT digest FROM search_documents WHERE namespace = ?1 AND digest IS NOT NULL)",
