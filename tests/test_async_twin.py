@@ -78,7 +78,7 @@ def test_what_returns_at_once_is_awaited_and_what_iterates_iterates(sync, twin):
             assert "AsyncIterator" in str(inspect.signature(other).return_annotation), name
             assert not inspect.iscoroutinefunction(other), name
         else:
-            at_once = name in ("__repr__", "__bool__", "__reduce__", "__del__", "batch", "conversation")
+            at_once = name in ("__repr__", "__bool__", "__reduce__", "__del__", "batch", "conversation", "twin")
             assert inspect.iscoroutinefunction(other) is not at_once, name
 
 

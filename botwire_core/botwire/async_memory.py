@@ -17,7 +17,7 @@ from .embedding import Embedding
 from .errors import BotWireError, Conflict
 from .flows import Flow, Moment, Ttl
 from .handle import Handle
-from .memory import HEARTBEAT
+from .memory import HEARTBEAT, Memory
 from .names import check_name
 from .ops import (
     Change,
@@ -118,6 +118,10 @@ class AsyncMemory(Handle):
         self._store = None
         if (store := self._release()) is not None:
             await asyncio.get_running_loop().run_in_executor(None, store.close)
+
+    def twin(self) -> Memory:
+        """The same memory for threads: same namespace, same store."""
+        return self._twin(Memory)
 
     async def __aenter__(self) -> Self:
         self._opened()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from .errors import InvalidInput
 from .names import check_name, check_namespace
@@ -13,6 +13,8 @@ from .stores.base import Store
 
 if TYPE_CHECKING:
     from .embedding import Embedding
+
+H = TypeVar("H", bound="Handle")
 
 _DEFAULT: Final = opening.Asked(None)
 
@@ -114,6 +116,16 @@ class Handle:
             )
         self._embedding = Embedding(embedder)
 
+    def _twin(self, kind: type[H]) -> H:
+        """The same memory as the other class."""
+        arguments = self._arguments()
+        if self._given is not None:
+            if not hasattr(self._given, "twin"):
+                kind_of_store = type(self._given).__name__
+                raise InvalidInput(f"{kind_of_store} has no twin(): make both memories from one URL instead")
+            arguments["store"] = self._given.twin()
+        return kind(**arguments)
+
     def _acquire(self) -> opening.Shared:
         shared = self._shared = opening.acquire(self._asked, self)
         return shared
@@ -135,8 +147,12 @@ class Handle:
         return f"{type(self).__name__}({self.namespace!r}, {place})"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        """What makes another one like it."""
         key, hide_keys = self._encryption or (None, False)
-        arguments = self._asked._asdict() | {
+        return self._asked._asdict() | {
             "namespace": self.namespace,
             "store": self._given,
             "author": self.author,
@@ -144,7 +160,6 @@ class Handle:
             "hide_keys": hide_keys,
             "embedder": None if self._embedding is None else self._embedding.given,
         }
-        return _rebuild, (type(self), arguments)
 
 
 def _rebuild(kind: type[Handle], arguments: dict[str, Any]) -> Handle:

@@ -46,6 +46,7 @@ from .stores.base import Store
 from .values import decode
 
 if TYPE_CHECKING:
+    from .async_memory import AsyncMemory
     from .batch import Batch
     from .conversation import Conversation
     from .embedding import Embedding
@@ -136,6 +137,12 @@ class Memory(Handle):
         self._store = None
         if (store := self._release()) is not None:
             store.close()
+
+    def twin(self) -> AsyncMemory:
+        """The same memory for an event loop: same namespace, same store."""
+        from .async_memory import AsyncMemory  # brings asyncio: only when it is asked for
+
+        return self._twin(AsyncMemory)
 
     def __enter__(self) -> Self:
         self._opened()

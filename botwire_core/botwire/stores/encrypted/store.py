@@ -16,6 +16,7 @@ from .rotation import Rewritten
 from .sealer import Sealer
 
 T = TypeVar("T")
+W = TypeVar("W", bound="_Wrapper")
 
 # Namespaces that were seen to be encrypted as they should be. Kept beside the store and not in the wrapper, for a
 # memory is often made anew with each request.
@@ -29,6 +30,9 @@ class _Wrapper:
         self.store = store
         self._sealer = Sealer(key, hide_keys=hide_keys)
         self._state = plans.State(_known_beside(store, self._sealer))
+
+    def _twin(self, kind: type[W]) -> W:
+        return kind(self.store.twin(), self._sealer.keyring.texts, hide_keys=self._sealer.hide_keys)
 
     @property
     def key_id(self) -> str:
@@ -84,6 +88,10 @@ class Encrypted(_Wrapper):
         """As `Store.wait`."""
         return self.store.wait(namespace, cursor, timeout, subtree=subtree)
 
+    def twin(self) -> AsyncEncrypted:
+        """The same for an event loop."""
+        return self._twin(AsyncEncrypted)
+
     def close(self) -> None:
         """Close the store inside."""
         self.store.close()
@@ -126,6 +134,10 @@ class AsyncEncrypted(_Wrapper):
     async def wait(self, namespace: str, cursor: str, timeout: float, *, subtree: bool = False) -> bool:
         """As `AsyncStore.wait`."""
         return await self.store.wait(namespace, cursor, timeout, subtree=subtree)
+
+    def twin(self) -> Encrypted:
+        """The same for threads."""
+        return self._twin(Encrypted)
 
     async def close(self) -> None:
         """Close the store inside."""

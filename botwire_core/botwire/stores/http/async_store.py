@@ -15,7 +15,7 @@ from botwire.ops import Changes, Op
 from .calls import Call, Got, Listen, Send, Server, Step, Steps, attempts, listening
 from .connections import AsyncConnections
 from .lanes import Lane
-from .store import remade
+from .store import HTTPStore, remade
 
 T = TypeVar("T")
 
@@ -55,6 +55,11 @@ class AsyncHTTPStore:
             line = self._lines[asyncio.get_running_loop()] = Line(self.server)
         await line.open()
         return line
+
+    def twin(self) -> HTTPStore:
+        """The same server for threads, over connections of its own."""
+        server = self.server
+        return HTTPStore(server.url, api_key=server.api_key, timeout=server.timeout)
 
     async def close(self) -> None:
         """Close the connections, those of other event loops too."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botwire.ops import Changes, Op
 
 from .calls import Call, Got, Listen, Send, Server, Step, Steps, attempts, listening
 from .connections import Connections
+
+if TYPE_CHECKING:
+    from .async_store import AsyncHTTPStore
 
 T = TypeVar("T")
 
@@ -56,6 +59,13 @@ class HTTPStore:
             return self._connections.listen(step.request, step.deadline)
         self._connections.sleep(step.seconds)
         return None
+
+    def twin(self) -> AsyncHTTPStore:
+        """The same server for an event loop, over connections of its own."""
+        from .async_store import AsyncHTTPStore  # it imports this module
+
+        server = self.server
+        return AsyncHTTPStore(server.url, api_key=server.api_key, timeout=server.timeout)
 
     def close(self) -> None:
         """Close the connections."""

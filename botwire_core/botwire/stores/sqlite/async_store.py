@@ -146,6 +146,10 @@ class AsyncSQLiteStore:
                 except TimeoutError:
                     return False
 
+    def twin(self) -> SQLiteStore:
+        """The same store for threads."""
+        return self.store
+
     async def close(self) -> None:
         """Close the file."""
         with self._gate:

@@ -46,6 +46,7 @@ from .turnstile import NoTurnstile, Turnstile
 from .writes import Transaction
 
 if TYPE_CHECKING:
+    from .async_store import AsyncSQLiteStore
     from .finding import Searches
     from .recent import Recent
 
@@ -148,6 +149,12 @@ class SQLiteStore:
         reader = connect(self.path, self.durability, reader=True)
         prepare(reader, self.path)
         return reader
+
+    def twin(self) -> AsyncSQLiteStore:
+        """The same store for an event loop."""
+        from .async_store import AsyncSQLiteStore  # it imports this module
+
+        return AsyncSQLiteStore(self)
 
     def close(self) -> None:
         """Close the file. What was written stays, except of `":memory:"`."""
