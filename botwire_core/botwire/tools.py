@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from . import flows
-from .errors import AccessDenied, InvalidInput, QuotaExceeded, RateLimited
+from .errors import AccessDenied, InvalidInput, NotAuthenticated, QuotaExceeded, RateLimited
 from .flows import Flow
 from .names import check_name
 from .ops import Access, Delete, Get, Hit, Item, Scan
@@ -79,7 +79,9 @@ def call(memory: Memory, name: str, arguments: str | Mapping[str, Any] | None) -
     """
     try:
         given = memory.run(_called(memory, name, arguments))
-        return given if isinstance(given, str) else _of_hits(memory.search(given.query, MAX_HITS))
+        return given if isinstance(given, str) else _of_search(memory, given)
+    except NotAuthenticated:  # a key that is missing or has expired: no model can mend that
+        raise
     except _FOR_THE_MODEL as error:
         return _trouble(error)
 
@@ -88,9 +90,25 @@ async def acall(memory: AsyncMemory, name: str, arguments: str | Mapping[str, An
     """As `call`, for an event loop."""
     try:
         given = await memory.run(_called(memory, name, arguments))
-        return given if isinstance(given, str) else _of_hits(await memory.search(given.query, MAX_HITS))
+        return given if isinstance(given, str) else await _aof_search(memory, given)
+    except NotAuthenticated:
+        raise
     except _FOR_THE_MODEL as error:
         return _trouble(error)
+
+
+def _of_search(memory: Memory, question: Question) -> str:
+    try:
+        return _of_hits(memory.search(question.query, MAX_HITS))
+    except InvalidInput as error:  # it is encrypted
+        return _unsearchable(error)
+
+
+async def _aof_search(memory: AsyncMemory, question: Question) -> str:
+    try:
+        return _of_hits(await memory.search(question.query, MAX_HITS))
+    except InvalidInput as error:
+        return _unsearchable(error)
 
 
 def remember(memory: Memory, key: str, value: str) -> str:
@@ -116,7 +134,7 @@ def list_memories(memory: Memory, prefix: str = "") -> str:
 def _called(memory: Memory | AsyncMemory, name: str, arguments: str | Mapping[str, Any] | None) -> Flow[str | Question]:
     tool = BY_NAME.get(name)
     if tool is None:
-        return f"There is no tool {name!r}. There are: {', '.join(BY_NAME)}."
+        return f"There is no tool {name!r:.100}. There are: {', '.join(BY_NAME)}."
     given = _arguments(tool, arguments)
     if isinstance(given, str):
         return given
@@ -125,6 +143,10 @@ def _called(memory: Memory | AsyncMemory, name: str, arguments: str | Mapping[st
 
 def _trouble(error: Exception) -> str:
     return f"That did not work: {error}"
+
+
+def _unsearchable(error: Exception) -> str:
+    return f"No key is called so, and questions find nothing here ({error}). list_memories tells which keys there are."
 
 
 # ── what a model wrote ──────────────────────────────────────────────────────────────────────────────
@@ -136,13 +158,13 @@ def _arguments(tool: Tool, arguments: str | Mapping[str, Any] | None) -> dict[st
     if isinstance(given, str):
         try:
             given = json.loads(given or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return f"The arguments of {tool.name} are no JSON ({error}). Send an object such as {_example(tool)}."
     if not isinstance(given, Mapping):
         return f"The arguments of {tool.name} must be an object such as {_example(tool)}."
     unknown = [name for name in given if name not in tool.properties]
     if unknown:
-        return f"{tool.name} has no argument {unknown[0]!r}. It takes {', '.join(tool.properties)}."
+        return f"{tool.name} has no argument {unknown[0]!r:.100}. It takes {', '.join(tool.properties)}."
     for name, schema in tool.properties.items():
         value = given.get(name)
         if value is None and "null" in schema["type"]:
@@ -184,9 +206,16 @@ def _forget(namespace: str, author: str | None, key: str) -> Flow[str | Question
 
 def _list(namespace: str, author: str | None, prefix: str = "") -> Flow[str | Question]:
     [page] = yield [Scan(namespace, prefix, values=False, limit=MAX_LISTED)]
-    listed: dict[str, Any] = {"keys": [item.key for item in page.items]}
-    if page.cursor is not None:
-        listed["more"] = f"only the first {MAX_LISTED} are listed; give a longer prefix"
+    keys: list[str] = []
+    left = MAX_ANSWER
+    for item in page.items:
+        left -= len(_json(item.key))
+        if left < 0:
+            break
+        keys.append(item.key)
+    listed: dict[str, Any] = {"keys": keys}
+    if page.cursor is not None or len(keys) < len(page.items):
+        listed["more"] = f"only the first {len(keys)} are listed; give a longer prefix"
     return _json(listed | {"note": NOTE})
 
 
@@ -221,8 +250,12 @@ def _answer(entries: list[dict[str, Any]]) -> str:
 
 
 def _cut(value: Any, size: int) -> str:
+    """The beginning of a value: as much as takes `size` characters as JSON, where a quotation mark takes two."""
     text = value if isinstance(value, str) else _json(value)
-    return f"{text[:size]}… [cut: {len(text):,} characters in all]"
+    kept = text[:size]
+    while (taken := len(_json(kept))) > size:
+        kept = kept[: len(kept) * size // taken]
+    return f"{kept}… [cut: {len(text):,} characters in all]"
 
 
 def _json(value: Any) -> str:
