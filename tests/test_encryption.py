@@ -718,7 +718,6 @@ FIELDS = {
     "Erase": {"namespace", "key", "conversation", "subtree"},
     "Configure": {"namespace", "policy"},
     "Load": {"namespace", "records", "origin"},
-    "Index": {"namespace", "subtree", "afresh", "limit"},
 }
 TRAVELLING = {
     NewMessage: {"raw", "id", "role", "author", "at", "index"},

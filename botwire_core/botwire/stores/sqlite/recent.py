@@ -16,6 +16,7 @@ import msgspec
 
 from botwire import revisions
 from botwire.ops import MICROSECONDS, Fields, Policy
+from botwire.sealing import MARK
 from botwire.search import Row, documents, texts, words
 from botwire.values import decode
 
@@ -206,7 +207,7 @@ class Recent:
 
     def _add_item(self, view: Seen, key: str, value: bytes, updated: int, meta: bytes | None) -> None:
         fields: Fields = revisions.read_meta(meta).index if meta is not None else None
-        if not (view.policy.index if fields is None else fields):
+        if not (view.policy.index if fields is None else fields) or value.startswith(MARK):
             return
         text = texts.of_item(decode(value), fields)
         found = documents.item(key, text)
@@ -270,7 +271,7 @@ class Recent:
 
     def _put_message(self, view: Seen, document: int, session: int, place: int, row: tuple[Any, ...]) -> None:
         _, said, role, author, value, unsearched = row
-        if unsearched or not view.policy.index:
+        if unsearched or not view.policy.index or value.startswith(MARK):
             return
         text = texts.of_message(decode(value))
         found = documents.message(text)
