@@ -282,6 +282,7 @@ def beside(bench: Bench) -> None:
     long_reads = {
         "an export": "/v1/namespaces/big/export",
         "a filtered listing": "/v1/namespaces/big/items?where=%7B%22name%22%3A%22nobody%22%7D&limit=1000",
+        "a search": "/v1/namespaces/big/search?query=user+likes+coffee&limit=1000",
     }
     with bench.serving(url, *LIMITS) as server:
 

@@ -79,9 +79,8 @@ class ServerProcess:
                 self._control.request(method, f"/stores/{number}", json.dumps(body))
                 response = self._control.getresponse()
                 answer = response.read()
-            except OSError:
-                self._control.close()  # the next one begins anew
-                raise
+            finally:
+                self._control.close()  # idle between two stores, it would be cut off some day
         if response.status != 200:
             raise RuntimeError(f"{method} of store {number}: {answer.decode()} {self.output()}")
 

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.server.running import run, starting
+from tests.stores import STORES, Clock
 
 from botwire import AsyncMemory, EmbedderFailed, InvalidInput, Memory
 from botwire.ops import Index
@@ -54,11 +57,15 @@ def embedder() -> Scripted:
     return Scripted()
 
 
-@pytest.fixture
-def store(tmp_path: Path):
-    store = SQLiteStore(str(tmp_path / "memory.db"), durability="relaxed")
+@pytest.fixture(params=["file", "http"])
+def store(request, tmp_path: Path):
+    """A client's embedder serves a server's store just as well: texts and vectors travel."""
+    store = STORES[request.param](tmp_path / "memory.db", Clock())
     yield store
     store.close()
+
+
+in_a_file = pytest.mark.parametrize("store", ["file"], indirect=True)
 
 
 @pytest.fixture
@@ -167,6 +174,7 @@ def test_a_text_that_is_there_twice_keeps_its_vector_when_one_goes(memory):
     assert memory.stats().unembedded == 0
 
 
+@in_a_file
 def test_a_new_process_finds_the_vectors(memory, embedder, tmp_path):
     memory.search("puppy")
     embedder.given.clear()
@@ -174,6 +182,12 @@ def test_a_new_process_finds_the_vectors(memory, embedder, tmp_path):
     assert found(Memory("user-42", store=store, embedder=embedder), "puppy", 1) == ["pet"]
     assert embedder.given == ["puppy"]
     store.close()
+
+
+def test_the_only_text_is_found_by_its_meaning(store, embedder):
+    memory = Memory("just one", store=store, embedder=embedder)
+    memory.set("pet", "the hound is brown")
+    assert found(memory, "puppy") == ["pet"]
 
 
 # ── when it fails ──
@@ -226,6 +240,7 @@ def test_a_slow_embedder_blocks_no_write_and_no_text_search(memory, embedder):
     assert answers == [["pet"]]
 
 
+@in_a_file
 def test_a_store_that_cannot_be_written_is_searched_by_words_and_by_the_vectors_there_are(memory, embedder):
     memory.search("puppy")
     memory.set("new", "a new dog")
@@ -316,13 +331,21 @@ def test_vectors_are_replaced_on_request_and_that_goes_on_where_it_was(memory, m
 # ── who has one ──
 
 
-@pytest.mark.parametrize("url", ["http://localhost:8000", "https://memory.example.com"])
-def test_the_client_of_a_server_has_no_embedder_of_its_own(url, embedder, monkeypatch):
-    with pytest.raises(InvalidInput):
-        Memory("user-42", url, embedder=embedder)
-    monkeypatch.setenv("BOTWIRE_URL", url)
-    with pytest.raises(InvalidInput, match="server"):
-        Memory("user-42", embedder=embedder)
+def test_who_may_only_read_searches_by_meaning_what_others_have_embedded(tmp_path, embedder):
+    with starting(tmp_path) as start:
+        served = start()
+        made = run("--url", f"sqlite:///{tmp_path / 'memory.db'}", "keys", "create", "--name", "r", "--access", "read")
+        writer = Memory("user-42", url=f"sqlite:///{tmp_path / 'memory.db'}", embedder=embedder)
+        writer.set("pet", "the hound is brown")
+        writer.set("drink", "one espresso")
+        writer.embed()
+        writer.set("vehicle", "an old automobile")
+        [key] = re.findall(r"bw_[\w-]+", made.stdout)
+        reader = Memory("user-42", url=served.url, api_key=key, embedder=embedder)
+        assert found(reader, "puppy", 1) == ["pet"]
+        assert found(reader, "engine", 1) != ["vehicle"]  # nobody has embedded it
+        assert found(writer, "engine", 1) == ["vehicle"]
+        assert found(reader, "engine", 1) == ["vehicle"]
 
 
 @pytest.mark.parametrize("wrong", ["word2vec:x", "openai", 5, ["a"]])

@@ -718,7 +718,6 @@ FIELDS = {
     "Erase": {"namespace", "key", "conversation", "subtree"},
     "Configure": {"namespace", "policy"},
     "Load": {"namespace", "records", "origin"},
-    "Index": {"namespace", "subtree", "afresh", "limit"},
 }
 TRAVELLING = {
     NewMessage: {"raw", "id", "role", "author", "at", "index"},
@@ -737,6 +736,16 @@ def test_every_field_of_every_op_is_known():
             assert set(op.__struct_fields__) <= FIELDS[op.__name__], op
     for kind, fields in TRAVELLING.items():
         assert set(kind.__struct_fields__) <= fields, kind
+
+
+def test_ciphertext_is_not_indexed(inner, memory):
+    memory.set("coffee", "Ethiopian Yirgacheffe")
+    memory.conversation("t").append("I moved to Lisbon")
+    plain = named("user-42", inner)
+    plain.set("tea", "Darjeeling")
+    assert [hit.key for hit in plain.search("tea coffee bwe1 Yirgacheffe Lisbon")] == ["tea"]
+    [name] = [key for key in plain.list_keys() if key != "tea"]
+    assert plain.search(name) == []
 
 
 def test_an_op_that_is_not_known_is_refused_before_anything_is_sent(inner, key):

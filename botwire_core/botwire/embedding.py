@@ -15,7 +15,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from .errors import BotWireError, EmbedderFailed, InvalidInput, StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable
+from .errors import (
+    AccessDenied,
+    BotWireError,
+    EmbedderFailed,
+    InvalidInput,
+    StoreBusy,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from .ops import Embed, Index, Op, Search, Texts, Unembedded, Vector
 
 WITH_A_SEARCH = 32  # texts that are embedded together with a question
@@ -30,7 +39,7 @@ T = TypeVar("T")
 Execute = Callable[[Sequence[Op]], list[Any]]
 ExecuteAsync = Callable[[Sequence[Op]], Awaitable[list[Any]]]
 
-_CANNOT_WRITE = (StoreReadOnly, StoreBusy, StoreFull, StoreUnavailable)
+_CANNOT_WRITE = (AccessDenied, StoreReadOnly, StoreBusy, StoreFull, StoreUnavailable)
 
 
 class Given(NamedTuple):

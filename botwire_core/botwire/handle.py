@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -108,12 +107,6 @@ class Handle:
 
         if self._encryption is not None:
             raise InvalidInput("what is encrypted is not searched: leave out embedder or encryption_key")
-        asked = self._asked.url
-        url = os.environ.get("BOTWIRE_URL") if asked is None and self._given is None else asked
-        if url is not None and url.startswith(("http://", "https://")):
-            raise InvalidInput(
-                "an embedder belongs to whoever opens the store: give it to the server, not to its client"
-            )
         self._embedding = Embedding(embedder)
 
     def _twin(self, kind: type[H]) -> H:

@@ -225,6 +225,7 @@ STATUS: Final[dict[str, int]] = {
     "StoreBusy": 503,
     "StoreReadOnly": 503,
     "OutcomeUnknown": 504,
+    "EmbedderFailed": 502,
     "QuotaExceeded": 507,
     "StoreFull": 507,
 }

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from botwire.names import MAX_NAME_BYTES, MAX_TAGS
-from botwire.ops import END_OF_TIME, MAX_PAGE, MAX_SECONDS
+from botwire.ops import END_OF_TIME, MAX_AROUND, MAX_DIMENSION, MAX_HITS, MAX_PAGE, MAX_SECONDS
 
 Schema = dict[str, Any]
 
@@ -112,6 +112,11 @@ CONSTRAINTS: Final[dict[str, Schema]] = {
     "max_bytes": COUNT,
     "writes_per_day": COUNT,
     "request_id": REQUEST_ID,
+    "until": TIME,
+    "model": KEY,
+    "around": {"type": "integer", "minimum": 0, "maximum": MAX_AROUND},
+    "dimension": {"type": "integer", "minimum": 1, "maximum": MAX_DIMENSION},
+    "vectors": {"type": "array", "maxItems": MAX_PAGE},
 }
 """By the name of a field; each narrows the branch of the field's schema that has its type."""
 
@@ -121,6 +126,7 @@ OWN: Final[dict[tuple[str, str], Schema]] = {
     ("Edit", "id"): KEY,
     ("Messages", "after"): VERSION,
     ("Messages", "before"): VERSION,
+    ("Search", "limit"): {**LIMIT, "maximum": MAX_HITS},
 }
 """By the names of struct and field, where the field's name alone does not say it."""
 
@@ -130,5 +136,6 @@ WHOLE: Final[dict[str, Schema]] = {
     "Erasure": {"not": _two_of("key", "conversation", "subtree")},
     "Erase": {"not": _two_of("key", "conversation", "subtree")},
     "Put": {"not": _two_of("ttl", "expires")},
+    "Search": {"oneOf": [_two_of("vector", "model"), {"not": {"anyOf": [_given("vector"), _given("model")]}}]},
 }
 """By the name of a struct: what holds between its fields."""

@@ -175,12 +175,12 @@ def test_an_admin_of_a_part_does_not_set_its_own_limits(field, value):
 
 
 def test_an_admin_of_a_part_says_what_is_kept_there():
-    kept = Policy(history=3, max_age=60.0, feed=10, feed_max_age=60.0, messages=5, messages_max_age=60.0)
+    kept = Policy(history=3, max_age=60.0, feed=10, feed_max_age=60.0, messages=5, messages_max_age=60.0, index=False)
     assert is_allowed(key(), Configure("acme", kept), Load("acme/x", [NamespaceRecord(1, 1, 1, policy=kept)]))
 
 
 def test_every_field_of_a_policy_is_either_a_limit_or_a_way_to_keep():
-    kept = {"history", "max_age", "feed", "feed_max_age", "messages", "messages_max_age"}
+    kept = {"history", "max_age", "feed", "feed_max_age", "messages", "messages_max_age", "index"}
     assert set(Policy.__struct_fields__) == kept | set(LIMITS), "a new field: who may set it?"
 
 

@@ -118,7 +118,7 @@ def depends_on_the_past(case: Case[Any]) -> bool:
     """Whether the case goes on with what was never begun, a listing or a load: no schema can say that it was not."""
     body = json.dumps(case.body) if isinstance(case.body, dict) else ""
     named = {*(case.query or {}), *(case.headers or {})} & {"cursor", "after", "Last-Event-ID"}
-    return bool(named or re.search('"(cursor|after)": "|"op": "load"', body))
+    return bool(named or re.search('"(cursor|after|vector)": "|"op": "(load|embed)"', body))
 
 
 def whole(value: Any) -> Any:

@@ -34,7 +34,7 @@ def find(text: str, index: Index, limit: int, weights: Weights | None = None) ->
     question = _analysed(text, index, scope)
     terms, late = _terms(question, index, scope)
     nearest = index.nearest(question.for_embedder, CANDIDATES)
-    similarity = scaled(nearest) if nearest else {}
+    similarity = scaled(nearest, scope.documents) if nearest else {}
     if not similarity and not any(term.counts for term in terms):
         terms = _mistyped(question, index, scope) or terms
     scores, rows = _scored(terms, late, index, scope, max(ROUGH, limit), weights)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from .ranking import Hit, Weights
 
 
-def scaled(nearest: Nearest) -> dict[int, float]:
-    """Cosines as 0..1: 0 at the scope's mean, 1 at its best."""
+def scaled(nearest: Nearest, documents: int) -> dict[int, float]:
+    """Cosines in a scope of so many documents as 0..1: 0 at the scope's mean, 1 at its best."""
     top = max(nearest.cosines.values(), default=0.0)
     span = top - nearest.mean
+    if documents == 1:  # its own mean tells nothing
+        return {document: 1.0 for document, cosine in nearest.cosines.items() if cosine > 0}
     if span <= 0:
         return {}
     return {document: max(0.0, (cosine - nearest.mean) / span) for document, cosine in nearest.cosines.items()}

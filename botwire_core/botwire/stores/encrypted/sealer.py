@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from botwire.errors import InvalidInput, TooLarge
 from botwire.names import check_name, is_name
 from botwire.ops import (
-    NO_META,
     ConversationInfo,
     ConversationRecord,
     DumpRecord,
@@ -161,12 +160,12 @@ class Sealer:
         if new.id is None:
             id_ = made_id(draws())
             raw = key.seal(_text(new.raw), bound_message(namespace, conversation, id_, new.role), draws())
-            return replace(new, raw=raw, id=id_, index=False)
+            return replace(new, raw=raw, id=id_)
         if is_made_id(new.id):
             raise InvalidInput(f"message id {new.id!r} looks like those that an encrypted memory makes: choose another")
         bound = bound_message(namespace, conversation, new.id, new.role)
         raw = key.seal(_text(new.raw), bound, key.derive("message", bound))
-        return replace(new, raw=raw, id=self.hide(_ids_of(conversation), namespace, new.id), index=False)
+        return replace(new, raw=raw, id=self.hide(_ids_of(conversation), namespace, new.id))
 
     def seal_edited(
         self, namespace: str, conversation: str, id_: str, stored_id: str, role: str | None, raw: Raw, draws: Draws
@@ -275,11 +274,8 @@ class Sealer:
 
 
 def unindexed(meta: Meta) -> Meta:
-    """What stands beside a value, so that search leaves ciphertext alone; fields that are named would tell of it."""
-    return _UNINDEXED if meta is NO_META else replace(meta, index=False)
-
-
-_UNINDEXED = Meta(index=False)
+    """What stands beside a value, without the names of fields that a search should look at: there is none."""
+    return replace(meta, index=None) if getattr(meta, "index", None) is not None else meta
 
 
 def _ids_of(conversation: str) -> str:

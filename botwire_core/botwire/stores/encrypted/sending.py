@@ -140,7 +140,7 @@ SENT: dict[type[Op], Callable[[Sealer, Any, Draws, Ids], Op]] = {
 
 def why_refused(op: Op) -> str:
     """Why an op that is not in the table goes no further."""
-    if type(op).__name__ in ("Search", "Index", "Unembedded", "Embed"):
+    if type(op).__name__ == "Search":
         return "an encrypted memory cannot be searched: the store sees only ciphertext. List items with where= instead"
     return f"{type(op).__name__} is no op of an encrypted store: it is not known what in it has to be encrypted"
 

@@ -16,6 +16,7 @@ import msgspec
 
 from botwire import revisions
 from botwire.ops import MICROSECONDS, Fields, Policy
+from botwire.sealing import MARK
 from botwire.search import Row, documents, texts, words
 from botwire.values import decode
 
@@ -30,6 +31,7 @@ from .reads import place_range
 LATER = 1 << 31  # positions of what is said in a conversation whose beginning is not taken in yet
 BLOCKS = 4_096  # kept in memory, of all namespaces together some more
 
+_ENCRYPTED = (MARK, MARK.decode())  # text, if somebody else has written the row
 _MESSAGES = "SELECT place, created, role, author, value, unsearched FROM messages WHERE "
 _CHANGES = (
     "SELECT version, kind, name FROM (SELECT c.version, c.kind, c.name FROM changes_of_namespace f "
@@ -206,7 +208,7 @@ class Recent:
 
     def _add_item(self, view: Seen, key: str, value: bytes, updated: int, meta: bytes | None) -> None:
         fields: Fields = revisions.read_meta(meta).index if meta is not None else None
-        if not (view.policy.index if fields is None else fields):
+        if not (view.policy.index if fields is None else fields) or value[: len(MARK)] in _ENCRYPTED:
             return
         text = texts.of_item(decode(value), fields)
         found = documents.item(key, text)
@@ -270,7 +272,7 @@ class Recent:
 
     def _put_message(self, view: Seen, document: int, session: int, place: int, row: tuple[Any, ...]) -> None:
         _, said, role, author, value, unsearched = row
-        if unsearched or not view.policy.index:
+        if unsearched or not view.policy.index or value[: len(MARK)] in _ENCRYPTED:
             return
         text = texts.of_message(decode(value))
         found = documents.message(text)
