@@ -1,7 +1,7 @@
 """`BotWireStore` beside LangGraph's `SqliteStore`: for `adapters.py`.
 
-Each at its defaults: botwire in WAL mode with `synchronous=FULL` and a history of 16 values; `SqliteStore` opened as its
-documentation does it, with a rollback journal and `synchronous=FULL`. Every put waits for the disk.
+Each at its defaults: botwire in WAL mode with `synchronous=FULL` and a history of 16 values; `SqliteStore` opened as
+its documentation does it, with a rollback journal and `synchronous=FULL`. Every put waits for the disk.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def ours(path: Path) -> Iterator[Any]:
 @contextmanager
 def theirs(path: Path) -> Iterator[Any]:
     """LangGraph's."""
-    from langgraph.store.sqlite import SqliteStore  # type: ignore[import-untyped]  # ships no types
+    from langgraph.store.sqlite import SqliteStore
 
     with SqliteStore.from_conn_string(str(path)) as store:
         store.setup()
@@ -129,7 +130,7 @@ def _compare(
     at_most: float | None = None,
 ) -> None:
     """Let both take turns. Without an aim only the times are noted."""
-    times = bench.interleave({name: lambda each=each: turn(each) for name, each in contenders.items()})
+    times = bench.interleave({name: partial(turn, each) for name, each in contenders.items()})
     bench.report.times[what] = times
     if at_most is not None:
         bench.report.compare(what, times["botwire"], times[PEER], PEER, at_most)

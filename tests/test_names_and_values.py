@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from botwire import InvalidInput, TooLarge, cursors, names, shapes, values
 from botwire.ops import MAX_SECONDS, Policy, Put, Scan, Touch, microseconds, moment
+from botwire.search import texts
 from botwire.where import check_where, matches
 
 TEXT = st.text(st.characters(codec=None))
@@ -259,6 +260,16 @@ def test_a_filter_answers_whatever_the_value_is(value, other):
 
 
 # ── what is recognised in messages ──
+
+
+def test_the_name_of_a_tool_is_nobodys():
+    assert shapes.author_of({"type": "function_call", "name": "remember", "arguments": "{}"}) is None
+    assert shapes.author_of({"type": "message", "name": "Ana"}) == "Ana"
+
+
+def test_what_a_model_weighed_is_not_what_it_said():
+    said = {"type": "output_text", "text": "Lisbon", "logprobs": [{"token": "Porto", "logprob": -1.5}]}
+    assert texts.of_message({"type": "message", "role": "assistant", "content": [said]}) == "Lisbon"
 
 
 @given(JSON)

@@ -47,6 +47,8 @@ def role_of(message: Any) -> str | None:
 def author_of(message: Any) -> str | None:
     """The speaker's name, if the message gives one."""
     fields = _body(message)
+    if str(fields.get("type")).endswith("_call"):
+        return None  # of OpenAI's Responses: `name` is the tool's
     name = fields.get("author") or fields.get("name") or fields.get("source")
     return name if isinstance(name, str) else None
 

@@ -36,6 +36,17 @@ SECONDS = 60  # in a minute, LangGraph's unit
 OPERATORS = frozenset("[]{}*")  # of paths into lists, which botwire's index does not know
 
 
+def alone(names: Names, author: str | None, batch: Sequence[Op]) -> ops.Get | ops.Put | ops.Delete | None:
+    """What a batch of a single get or put is to botwire: the most frequent ones, with no plan in their way."""
+    if len(batch) == 1:
+        op = batch[0]
+        if type(op) is GetOp:
+            return ops.Get(names.of(op.namespace), op.key)
+        if type(op) is PutOp:
+            return written(names, author, op)
+    return None
+
+
 class Plan:
     """A batch, checked; nothing of it has been done."""
 
@@ -56,7 +67,7 @@ class Plan:
         if isinstance(op, GetOp):
             self._reads[place] = self._get(op, ops.Get(self._names.of(op.namespace), op.key))
         elif isinstance(op, PutOp):
-            write = self._write(op)
+            write = written(self._names, self._author, op)
             self._writes[write.namespace, op.key] = write  # the last one of a key wins
         elif isinstance(op, SearchOp):
             self._reads[place] = self._search(place, op)
@@ -75,29 +86,6 @@ class Plan:
             yield list(self._writes.values())
         yield from refresh([touch for place, touch in self._touches.items() if place not in self._writes])
         return results
-
-    # ── writes ──
-
-    def _write(self, op: PutOp) -> ops.Put | ops.Delete:
-        namespace = self._names.of(op.namespace)
-        if op.value is None:
-            return ops.Delete(namespace, op.key)
-        if not isinstance(op.value, Mapping) or not all(isinstance(name, str) for name in op.value):
-            raise InvalidInput(
-                f"the value of {op.key!r} in {op.namespace!r} must be a dict with str keys, not {op.value!r:.80}"
-            )
-        tags = () if op.ttl is None else (f"{TTL_TAG}{checked_ttl(op.ttl)!r}",)
-        ttl = None if op.ttl is None else op.ttl * SECONDS
-        index = fields_of(op.index)
-        try:
-            return flows.put_op(namespace, op.key, op.value, ttl, None, tags, self._author, index=index)
-        except TooLarge:
-            raise
-        except InvalidInput as error:
-            place = culprit(op.value)
-            if place is None:
-                raise
-            raise InvalidInput(f"{op.key!r} in {op.namespace!r}, at value{place}: {error}") from error
 
     # ── reads ──
 
@@ -139,7 +127,7 @@ class Plan:
         return [self._found(item, op, score) for item, score in chosen]
 
     def _newest(self, op: SearchOp, scan: ops.Scan) -> Flow[list[SearchItem]]:
-        left, skip, size = op.limit, op.offset, min(op.limit + op.offset, PAGE)
+        left, skip, size = op.limit, op.offset, op.limit + op.offset
         chosen: list[SearchItem] = []
         page: Any = None
         while left and (page is None or page.cursor is not None):
@@ -148,8 +136,8 @@ class Plan:
                 [page] = yield [replace(scan, cursor, min(skip, ops.MAX_PAGE), values=False)]
                 skip -= len(page.items)
                 continue
-            size = min(2 * size, PAGE) if op.filter else min(left, PAGE)
-            [page] = yield [replace(scan, cursor, size)]
+            [page] = yield [replace(scan, cursor, min(size if op.filter else left, PAGE))]
+            size *= 2  # a filter that few pass looks at more and more at once
             items = [item for item in page.items if passes(item, op)]
             skip, items = max(0, skip - len(items)), items[skip : skip + left]
             chosen += [self._found(item, op) for item in items]
@@ -175,6 +163,32 @@ class Plan:
                     named.add(labels[: op.max_depth])
             asked = flows.next_page(asked, page, None)
         return sorted(named)[op.offset : op.offset + op.limit]
+
+
+# ── writes ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def written(names: Names, author: str | None, op: PutOp) -> ops.Put | ops.Delete:
+    """What a put is to botwire. Raises `InvalidInput` if its value, time to live or index cannot be kept."""
+    namespace = names.of(op.namespace)
+    if op.value is None:
+        return ops.Delete(namespace, op.key)
+    if not isinstance(op.value, Mapping) or not all(isinstance(name, str) for name in op.value):
+        raise InvalidInput(
+            f"the value of {op.key!r} in {op.namespace!r} must be a dict with str keys, not {op.value!r:.80}"
+        )
+    tags = () if op.ttl is None else (f"{TTL_TAG}{checked_ttl(op.ttl)!r}",)
+    ttl = None if op.ttl is None else op.ttl * SECONDS
+    index = fields_of(op.index)
+    try:
+        return flows.put_op(namespace, op.key, op.value, ttl, None, tags, author, index=index)
+    except TooLarge:
+        raise
+    except InvalidInput as error:
+        place = culprit(op.value)
+        if place is None:
+            raise
+        raise InvalidInput(f"{op.key!r} in {op.namespace!r}, at value{place}: {error}") from error
 
 
 # ── items ───────────────────────────────────────────────────────────────────────────────────────────

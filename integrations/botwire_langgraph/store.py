@@ -22,9 +22,9 @@ from langgraph.store.base import (
 from botwire import AsyncMemory, Memory
 from botwire.adapting import Place, memory_for
 from botwire.errors import InvalidInput
-from botwire.ops import Get
+from botwire.ops import Item as ItemFound
 
-from .batches import Plan, checked_ttl, item_of
+from .batches import Plan, alone, checked_ttl, item_of
 from .naming import Names
 
 LISTED_TOGETHER = 1_000
@@ -70,12 +70,12 @@ class BotWireStore(BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Run ops: reads see the store as it was before, of several puts of a key the last one holds."""
-        ops = list(ops)
-        if len(ops) == 1 and type(ops[0]) is GetOp:  # the most frequent op, with nothing in its way
-            item = self._memory.ask(Get(self._names.of(ops[0].namespace), ops[0].key))
-            if item is None or item.expires is None:
-                return [None if item is None else item_of(self._names, item)]
-        memory = self._memory
+        ops, memory = list(ops), self._memory
+        asked = alone(self._names, memory.author, ops)
+        if asked is not None:
+            item = memory.ask(asked)
+            if type(item) is not ItemFound or item.expires is None:
+                return [item_of(self._names, item) if type(item) is ItemFound else None]
         plan = Plan(self._names, memory.author, ops)
         embedding = memory._embedding  # pyright: ignore[reportPrivateUsage]  # `search` has no public form for an op
         if embedding is not None:
@@ -85,12 +85,12 @@ class BotWireStore(BaseStore):
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """As `batch`, for an event loop."""
-        ops = list(ops)
-        memory = self._twin
-        if len(ops) == 1 and type(ops[0]) is GetOp:
-            item = await memory.ask(Get(self._names.of(ops[0].namespace), ops[0].key))
-            if item is None or item.expires is None:
-                return [None if item is None else item_of(self._names, item)]
+        ops, memory = list(ops), self._twin
+        asked = alone(self._names, memory.author, ops)
+        if asked is not None:
+            item = await memory.ask(asked)
+            if type(item) is not ItemFound or item.expires is None:
+                return [item_of(self._names, item) if type(item) is ItemFound else None]
         plan = Plan(self._names, memory.author, ops)
         embedding = memory._embedding  # pyright: ignore[reportPrivateUsage]  # as in `batch`
         if embedding is not None:

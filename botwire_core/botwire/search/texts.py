@@ -36,6 +36,7 @@ _NOT_SAID = frozenset(
         "timestamp",
         "created_at",
         "usage",
+        "logprobs",
         "response_metadata",
         "additional_kwargs",
     ]
