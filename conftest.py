@@ -45,12 +45,14 @@ def _leave_folder(namespace: dict[str, Any]) -> None:
 markdown = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
+    excludes=["docs/crewai.md"],  # crewai has an environment of its own: tests/crew/test_crewai_page.py runs it
     setup=_enter_folder,
     teardown=_leave_folder,
 )
 docstrings = Sybil(
     parsers=[DocTestParser()],
-    patterns=["botwire_core/" + "*/" * depth + "*.py" for depth in (1, 2, 3)],
+    patterns=["botwire_core/" + "*/" * depth + "*.py" for depth in (1, 2, 3)] + ["integrations/*/*.py"],
+    excludes=["integrations/botwire_crewai/*.py"],
     document_types={".py": PythonDocStringDocument},
     setup=_enter_folder,
     teardown=_leave_folder,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ def langchain_model(*script: Turn) -> Any:
 
 def autogen_model(*script: Turn) -> Any:
     """A model client for AutoGen."""
-    from autogen_core import FunctionCall
+    from autogen_core import EVENT_LOGGER_NAME, FunctionCall
     from autogen_core.models import CreateResult, ModelInfo, RequestUsage
     from autogen_ext.models.replay import ReplayChatCompletionClient
 
@@ -57,6 +58,7 @@ def autogen_model(*script: Turn) -> Any:
         usage = RequestUsage(prompt_tokens=0, completion_tokens=0)
         return CreateResult(finish_reason="function_calls", content=[call], usage=usage, cached=False)
 
+    logging.getLogger(EVENT_LOGGER_NAME).setLevel(logging.ERROR)  # it warns of what a script has no use for
     info = ModelInfo(vision=False, function_calling=True, json_output=True, structured_output=True, family="unknown")
     return ReplayChatCompletionClient(list(itertools.starmap(result, enumerate(script))), model_info=info)
 
@@ -105,7 +107,7 @@ class _State:
     def id(self, kind: str) -> str:
         return f"{kind}_{next(self.numbers)}"
 
-    def answer(self, path: list[str], body: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, path: list[str], body: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911  # one for each path
         """What is answered to a request."""
         match path:
             case ["responses"]:

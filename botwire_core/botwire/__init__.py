@@ -81,6 +81,7 @@ _LAZY = {
     "AsyncConversation": "botwire.conversation",
     "Conversation": "botwire.conversation",
     "BotWireChatHistory": "botwire_langchain",
+    "memory_tools": "botwire_crewai",
 }
 _HOSTED = frozenset(
     [
@@ -99,13 +100,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        try:
-            module = import_module(_LAZY[name])
-        except ModuleNotFoundError as error:
-            if error.name != _LAZY[name]:
-                raise
-            raise ImportError(f"botwire.{name} comes with an adapter that this version does not have yet") from error
-        return getattr(module, name)
+        return getattr(import_module(_LAZY[name]), name)
     if name in _HOSTED:
         raise HostedOnly(
             f"botwire.{name} belongs to the hosted platform of botwire 0.2; this library is the memory alone. "

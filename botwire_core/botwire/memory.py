@@ -607,3 +607,11 @@ class Memory(Handle):
     def pop(self, key: str, *default: Any) -> Any:
         """Take a value away and return it; `KeyError` if it is not there and no default is given."""
         return self.run(flows.pop(self.namespace, key, *default))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "memory_tools":  # where botwire 0.2 had CrewAI's tools
+        import botwire  # whose table of lazy names is the one place that imports by name
+
+        return botwire.memory_tools
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
