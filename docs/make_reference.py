@@ -50,6 +50,8 @@ PARTS: list[tuple[str, str, list[str] | None]] = [
         ],
     ),
     ("Errors", "botwire.errors", []),
+    ("Tools for agents", "botwire.tools", None),
+    ("What adapters begin with", "botwire.adapting", None),
     ("Names", "botwire.names", None),
     ("Values", "botwire.values", None),
     ("Filters", "botwire.where", None),

@@ -67,6 +67,7 @@ def crewai_model(*script: Turn) -> Any:
     """An LLM for CrewAI."""
     from crewai import BaseLLM
 
+    logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)  # it warns that it can but guess at tokens
     left = iter(script)
 
     def text(turn: Turn) -> str:
