@@ -137,7 +137,7 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 def langgraph(path: Path) -> Iterator[Peer]:
     """LangGraph's `SqliteStore`, opened the way its documentation does."""
     from langgraph.store.base import PutOp
-    from langgraph.store.sqlite import SqliteStore  # type: ignore[import-untyped]  # ships no types
+    from langgraph.store.sqlite import SqliteStore
 
     namespace = ("user-42",)
     with SqliteStore.from_conn_string(str(path)) as store:
