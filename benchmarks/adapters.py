@@ -47,6 +47,7 @@ from botwire import __version__  # noqa: E402  # see above
 
 NAMESPACE = "langchain-sessions"
 FILL_BATCH = 5_000  # messages in one transaction, while a history is filled
+CROWD = 16  # sessions at the same time
 WARM_UP = 400  # appends before anything is measured
 NEEDED = {
     "langchain_core": "langchain-core",
@@ -293,20 +294,73 @@ def redis(bench: Bench) -> None:
 
 
 def sessions(bench: Bench) -> None:
-    """A durable append beside openai-agents' `SQLiteSession`, both in an event loop."""
+    """A durable append beside openai-agents' `SQLiteSession`, which has async methods only; ours as both."""
     for length in bench.size.lengths:
         with asyncio.Runner() as runner, botwire(bench.path("botwire")) as new:
             loop = runner.get_loop()
             ours, theirs = Grower(bench, new, length), SessionGrower(bench, loop, length)
             ours.warm_up()
             theirs.warm_up()
-            times = bench.interleave({"botwire": partial(ours.async_appends, loop), "SQLiteSession": theirs.appends})
+            times = bench.interleave(
+                {
+                    "add_message": ours.appends,
+                    "aadd_messages": partial(ours.async_appends, loop),
+                    "SQLiteSession": theirs.appends,
+                }
+            )
             ours.check(f"botwire at {length:,}")
             theirs.check()
             theirs.close()
-        what = f"append at {length:,} messages, in an event loop"
-        bench.report.times[what] = times
-        bench.report.compare(what, times["botwire"], times["SQLiteSession"], "SQLiteSession", 0.8)
+        bench.report.times[f"append at {length:,} messages, beside SQLiteSession"] = times
+        for name in ("add_message", "aadd_messages"):
+            what = f"append at {length:,} messages, `{name}`"
+            bench.report.compare(what, times[name], times["SQLiteSession"], "SQLiteSession", 0.8)
+
+
+def crowd(bench: Bench) -> None:
+    """Many sessions that are appended to at the same time in one event loop, as in a server."""
+    from agents import SQLiteSession
+
+    path = bench.path("session")
+    names = [bench.session_id() for _ in range(CROWD)]
+    with asyncio.Runner() as runner, botwire(bench.path("botwire")) as new:
+        loop = runner.get_loop()
+        histories, peers = [new(name) for name in names], [SQLiteSession(name, path) for name in names]
+        appends = bench.size.appends
+        ours = partial(_all_at_once, loop, [partial(_added, history, appends) for history in histories], appends)
+        theirs = partial(_all_at_once, loop, [partial(_added_items, peer, appends) for peer in peers], appends)
+        for _ in range(WARM_UP // appends // CROWD + 1):
+            ours()
+            theirs()
+        times = bench.interleave({"botwire": ours, "SQLiteSession": theirs}, turns=2)
+        counts = [len(history.messages) for history in histories]
+        expect(counts == [len(loop.run_until_complete(peer.get_items())) for peer in peers], "messages are missing")
+        for peer in peers:
+            peer.close()
+    what = f"append to {CROWD} sessions at once, in an event loop"
+    bench.report.times[what] = times
+    bench.report.compare(what, times["botwire"], times["SQLiteSession"], "SQLiteSession", 0.5)
+
+
+def _all_at_once(loop: asyncio.AbstractEventLoop, calls: Sequence[Callable[[], Any]], appends: int) -> Laps:
+    """Let all go at once. One lap: the time for all of them, a message."""
+
+    async def run() -> None:
+        await asyncio.gather(*(call() for call in calls))
+
+    start = time.perf_counter_ns()
+    loop.run_until_complete(run())
+    return [(time.perf_counter_ns() - start) // (len(calls) * appends)]
+
+
+async def _added(history: Any, count: int) -> None:
+    for number in range(count):
+        await history.aadd_messages([message_of(number)])
+
+
+async def _added_items(session: Any, count: int) -> None:
+    for number in range(count):
+        await session.add_items([item_of(number)])
 
 
 class SessionGrower:
@@ -317,23 +371,24 @@ class SessionGrower:
         self._loop = loop
         self._length = length
         self._path = bench.path("session")
+        self._first: Any = None
         self._open: Any = None
         self._count = 0
 
     def warm_up(self) -> None:
-        """Add until the log has reached its full length."""
+        """Add until the log has reached its full length. It stays open: with the last session the log would go."""
         from agents import SQLiteSession
 
-        session = SQLiteSession(self._bench.session_id(), self._path)
+        self._first = SQLiteSession(self._bench.session_id(), self._path)
         items = [item_of(number) for number in range(WARM_UP)]
-        self._loop.run_until_complete(_awaited(lambda item: session.add_items([item]), items))
-        session.close()
+        self._loop.run_until_complete(_awaited(lambda item: self._first.add_items([item]), items))
 
     def _prepare(self) -> Any:
         from agents import SQLiteSession
 
         if self._open is None or self._length < 100:
-            self.close()
+            if self._open is not None:
+                self._open.close()
             self._open, self._count = SQLiteSession(self._bench.session_id(), self._path), self._length
             for start in range(0, self._length, FILL_BATCH):
                 numbers = range(start, min(start + FILL_BATCH, self._length))
@@ -353,9 +408,9 @@ class SessionGrower:
         expect(found == [item_of(number) for number in range(self._count)], "SQLiteSession: not what was added")
 
     def close(self) -> None:
-        """Close the session."""
-        if self._open is not None:
-            self._open.close()
+        """Close what is open."""
+        self._open.close()
+        self._first.close()
 
 
 def by_length(bench: Bench) -> None:
@@ -412,6 +467,7 @@ SECTIONS: dict[str, Section] = {
     "append": append,
     "redis": redis,
     "sessions": sessions,
+    "crowd": crowd,
     "length": by_length,
     "load": load,
 }

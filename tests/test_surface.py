@@ -519,6 +519,14 @@ def test_the_environment_says_where_memories_are_kept(tmp_path: Path, monkeypatc
     assert (tmp_path / "env.db").exists()
 
 
+def test_a_key_goes_with_the_server_that_the_environment_names(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOTWIRE_URL", "http://localhost:8765")
+    Memory("a", api_key="bw_key")
+    monkeypatch.setenv("BOTWIRE_URL", "sqlite://")
+    with pytest.raises(InvalidInput, match="an API key is for a server"):
+        Memory("a", api_key="bw_key")
+
+
 @pytest.mark.parametrize(("name", "hint"), [("BOTWIRE_URI", "BOTWIRE_URL"), ("BOTWIRE_DEBUG", "unknown")])
 def test_a_variable_that_nothing_reads_is_an_error(monkeypatch: pytest.MonkeyPatch, name, hint):
     monkeypatch.setenv(name, "1")

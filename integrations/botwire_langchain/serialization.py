@@ -21,8 +21,13 @@ def to_dict(message: BaseMessage) -> dict[str, Any]:
             f"a chat history takes LangChain messages, not {type(message).__name__}: "
             "pass a list of them, or use add_user_message for a text"
         )
-    written = message_to_dict(message)
-    for where, part in _foreign(written["data"], message.type):
+    try:
+        written = message_to_dict(message)
+        foreign = next(_foreign(written["data"], message.type), None)
+    except RecursionError:
+        raise InvalidInput("a message contains itself or is nested too deep. Nothing was added") from None
+    if foreign is not None:
+        where, part = foreign
         raise InvalidInput(
             f"{where} holds {type(part).__name__}, which JSON cannot say: put text or plain JSON there. "
             "Nothing was added"

@@ -86,7 +86,8 @@ class Answers:
         if name not in self.tools:
             return _told(f"There is no tool {name!r}. There are: {', '.join(self.tools)}.", error=True)
         try:
-            return _told(await tools.acall(memory, name, params.get("arguments")))
+            answer = await tools.acall(memory, name, params.get("arguments"))
+            return _told(answer, error=isinstance(answer, tools.Refused))
         except BotWireError as error:
             return _told(f"That did not work: {error}", error=True)
 

@@ -65,6 +65,10 @@ EVERY_KIND: list[BaseMessage] = [
 ]
 
 
+ENDLESS: dict[str, object] = {}
+ENDLESS["again"] = ENDLESS
+
+
 class Odd(BaseMessage):
     """A message of somebody's own, which LangChain writes and cannot read."""
 
@@ -245,6 +249,7 @@ def test_a_redacted_message_can_still_be_read(url, namespace):
         (HumanMessage("x", additional_kwargs={"blob": [b"x"]}), r"human\.additional_kwargs\.blob\[0\] holds bytes"),
         (AIMessage("x", response_metadata={5: "x"}), r"a key in ai\.response_metadata holds int"),
         (HumanMessage("x", additional_kwargs={"n": float("nan")}), "nan"),
+        (HumanMessage("x", additional_kwargs=ENDLESS), "contains itself"),
         (Odd(content="x"), "unexpected message type"),
         ("only a text", "not str: .*add_user_message"),
         ({"role": "user", "content": "x"}, "not dict"),

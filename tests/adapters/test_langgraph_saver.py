@@ -21,13 +21,15 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
-from botwire import InvalidInput, Memory, StoreCorrupt
+from botwire import InvalidInput, Memory, StoreCorrupt, TooLarge
+from botwire.ops import Get
 from botwire.stores.encrypted import generate_key
 from botwire.stores.sqlite import SQLiteStore
 from botwire_langgraph import BotWireSaver
 from botwire_langgraph.checkpoints import THREAD_BYTES
 from botwire_langgraph.naming import short
-from botwire_langgraph.parts import PART_BYTES
+from botwire_langgraph.parts import PART_BYTES, read
+from botwire_langgraph.together import together
 
 
 @pytest.fixture
@@ -91,12 +93,11 @@ def everything(saver: BotWireSaver) -> list[Any]:
 
 
 def test_checkpoints_keep_no_history_and_are_never_found_by_search(saver):
-    config = saver.put(thread("1"), checkpoint(0, text="a secret plan"), {}, {"text": 0})
-    saver.put(thread("1"), checkpoint(0, text="a secret plan"), {}, {"text": 0})
-    saver.put_writes(config, [("text", "a secret plan"), (ERROR, "a secret plan")], "task")
-    saver.put_writes(config, [(ERROR, "a secret plan, again")], "task")
+    for _ in range(2):
+        config = saver.put(thread("1"), checkpoint(0, espresso="a secret"), {"run_id": "espresso"}, {"espresso": 0})
+        saver.put_writes(config, [("espresso", "a secret"), (ERROR, "a secret")], "espresso")
     memory = saver._memory
-    assert memory.search("secret plan", subtree=True) == []
+    assert memory.search("espresso secret", subtree=True) == []
     items = everything(saver)
     assert len(items) == 4
     for item in items:
@@ -137,6 +138,12 @@ def test_a_value_that_does_not_change_is_stored_once(saver):
         config = saver.put(config, made, {}, {"n": made["channel_versions"]["n"]})
     assert sum(len(bytes(item.raw)) for item in everything(saver)) < 420_000
     assert all(each.checkpoint["channel_values"]["big"] == "x" * 300_000 for each in saver.list(thread("1")))
+
+
+def test_a_first_checkpoint_is_kept_whole_whatever_is_said_to_be_new(saver):
+    moved_in = checkpoint(3, text="from another saver", n=1)
+    config = saver.put(thread("1"), moved_in, {}, {})
+    assert saver.get_tuple(config).checkpoint == moved_in
 
 
 def test_versions_sort_as_text_and_never_repeat(saver):
@@ -295,6 +302,39 @@ async def test_the_async_list_is_the_same(saver):
     found = [each async for each in saver.alist(thread("1"), before=configs[25], limit=22)]
     assert found == list(saver.list(thread("1"), before=configs[25], limit=22))
     assert len(found) == 22
+
+
+# ── more than one answer holds ──
+
+
+def reading(*keys: str) -> Any:
+    """A flow that reads some keys, then again."""
+    first = yield from read([Get("n", key) for key in keys])
+    second = yield from read([Get("n", key) for key in keys])
+    return first, second
+
+
+def run(flow: Any, most: int) -> Any:
+    """Answer with the keys asked for, but to no more than so many at once."""
+    try:
+        asked = next(flow)
+        while True:
+            too_many = len(asked) > most
+            asked = flow.throw(TooLarge("too much")) if too_many else flow.send([op.key for op in asked])
+    except StopIteration as stop:
+        return stop.value
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 6])
+def test_reads_that_are_too_large_together_are_made_apart(most):
+    wanted = [["a"], ["b", "c", "d"], [], ["e", "f"]]
+    answers = run(together([reading(*keys) for keys in wanted]), most)
+    assert answers == [(each, each) for each in wanted]
+
+
+def test_a_read_that_is_too_large_alone_is_an_error():
+    with pytest.raises(TooLarge):
+        run(together([reading("a"), reading("b")]), 0)
 
 
 # ── bad input ──

@@ -307,6 +307,7 @@ PEOPLE = {
         ({"vip": None}, ["ben", "cleo", "dan"]),
         ({"tags": ["x", "y"]}, ["ana"]),
         ({"home.zip": "1"}, []),
+        ({"home.zip": {"$ne": "1"}}, ["ana", "ben", "cleo", "dan"]),
         ({"city": {"$gt": "P"}}, ["ana", "dan"]),
         ({}, ["ana", "ben", "cleo", "dan"]),
     ],
@@ -573,6 +574,18 @@ def test_a_store_moves_in_from_memory_and_from_another_botwire_store(store, tmp_
     assert contents(third) == THINGS
 
 
+def test_what_moves_in_lives_as_long_as_it_is_told(url, namespace):
+    other = InMemoryStore()
+    other.put(USERS, "coffee", {})
+    store = BotWireStore(namespace=namespace, url=url, ttl={"default_ttl": 5})
+    store.import_from(other)
+    assert 290 < lifetime(store, "coffee") <= 300
+    store.import_from(other, ttl=60)
+    assert 3_590 < lifetime(store, "coffee") <= 3_600
+    with pytest.raises(ValueError, match="ttl"):
+        store.import_from(other, ttl=0)
+
+
 def test_a_store_moves_in_from_sqlite_newest_last(store, tmp_path):
     with SqliteStore.from_conn_string(f"{tmp_path}/langgraph.db") as other:
         other.setup()
@@ -600,15 +613,14 @@ class Shuffled(InMemoryStore):
     __slots__ = ("turn",)
 
     def batch(self, ops):
+        ops = list(ops)
+        op = ops[0]
+        if not isinstance(op, SearchOp):
+            return super().batch(ops)
+        found: Any = super().batch([op._replace(limit=10**9, offset=0)])[0]
         self.turn = getattr(self, "turn", 0) + 1
-        answers: Any = super().batch(
-            [op._replace(limit=10**9, offset=0) if isinstance(op, SearchOp) else op for op in ops]
-        )
-        for place, op in enumerate(ops):
-            if isinstance(op, SearchOp):
-                found = answers[place][self.turn :] + answers[place][: self.turn]
-                answers[place] = found[op.offset : op.offset + op.limit]
-        return answers
+        turned: Any = [*found[self.turn :], *found[: self.turn]]
+        return [turned[op.offset : op.offset + op.limit]]
 
 
 def test_a_store_whose_pages_overlap_moves_in_whole(store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,35 @@ REAL_TURNS: dict[str, tuple[Script, ...]] = {
         says("I will remember that."),
         says("Black Ethiopian Yirgacheffe."),
     ),
+    "langchain_langgraph": (
+        calls(("remember", {"key": "coffee", "value": YIRGACHEFFE})),
+        says("I will remember that."),
+        calls(("recall", {"query": "What does Ana drink?"})),
+        says("Ethiopian Yirgacheffe."),
+        says("Good morning, Ana!"),
+        says("You are Ana."),
+        calls(("note_allergy", {"what": "nuts"})),
+        says("No nuts, then."),
+    ),
+    "shared_memory": (
+        calls(("remember", {"key": "ana/room", "value": "Ana wants a quiet room, and Yirgacheffe."})),
+        says("Noted."),
+        calls(("recall", {"query": "Which room does Ana want?"})),
+        says("Room 714."),
+    ),
+}
+NEEDS = {
+    "autogen": ["tiktoken"],
+    "langchain_langgraph": ["langchain_openai"],
+    "shared_memory": ["tiktoken", "langchain_openai"],
 }
 
 
 @pytest.mark.parametrize("name", [name for name in REAL_TURNS if name in names()])
-def test_with_the_switch_on_a_notebook_asks_the_real_api(name, tmp_path, monkeypatch):
-    if name == "autogen":
-        pytest.importorskip("tiktoken", reason="autogen-ext[openai] is not installed")
+def test_with_the_switch_on_a_notebook_asks_the_real_api(name, tmp_path):
+    for needed in NEEDS.get(name, []):
+        if find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed")
     notebook = read(name)
     cell = switch(notebook)
     cell.source = cell.source.replace("USE_A_REAL_MODEL = False", "USE_A_REAL_MODEL = True")

@@ -168,6 +168,13 @@ def test_what_a_model_does_wrong_it_is_told_and_nothing_is_stored(memory, call, 
     assert memory.list_keys() == []
 
 
+def test_an_answer_says_whether_anything_was_done(memory):
+    wrong = [("remind", "{}"), ("remember", "oops"), ("remember", '{"key": "", "value": "b"}'), ("recall", "{}")]
+    assert all(isinstance(tools.call(memory, *each), tools.Refused) for each in wrong)
+    assert not isinstance(tools.remember(memory, "a", "b"), tools.Refused)
+    assert not isinstance(tools.recall(memory, "nothing of the kind"), tools.Refused)
+
+
 def test_the_answer_says_how_it_is_done_right(memory):
     assert tools.call(memory, "remember", "oops").endswith('Send an object such as {"key": "…", "value": "…"}.')
 

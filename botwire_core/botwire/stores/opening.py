@@ -130,14 +130,21 @@ def _sqlite_place(url: str, rest: str) -> str:
 
 def check(asked: Asked) -> None:
     """Raise `InvalidInput` if what was asked for means nothing, without opening anything."""
+    asked = _with_default(asked)
     if asked not in _asked:
         address(asked)
 
 
+def _with_default(asked: Asked) -> Asked:
+    """Where a URL is left out, that of the environment, if there is one."""
+    if asked.url is None and (url := os.environ.get("BOTWIRE_URL")) is not None:
+        return asked._replace(url=url)
+    return asked
+
+
 def acquire(asked: Asked, user: object) -> Shared:
     """The store that was asked for, shared within the process; `user` is counted as one of its users."""
-    if asked.url is None and (url := os.environ.get("BOTWIRE_URL")) is not None:
-        asked = asked._replace(url=url)
+    asked = _with_default(asked)
     with _lock:
         shared = _asked.get(asked) or _acquire(asked)
         shared.users.add(id(user))
