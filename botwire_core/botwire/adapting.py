@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from .errors import InvalidInput
@@ -32,11 +33,17 @@ def memory_for(memory: Memory | None, namespace: str | None, place: Place, *, de
 
     Raises:
         InvalidInput: both were given, or what was given is no `Memory`.
+        TypeError: an argument that there is not.
 
     >>> memory_for(None, None, {"url": "sqlite://"}, default="graph")
     Memory('graph', 'sqlite://')
 
     """
+    unknown = [name for name in place if name not in Place.__annotations__]
+    if unknown:
+        near = get_close_matches(unknown[0], [*Place.__annotations__, "namespace", "memory"], 1)
+        hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(Place.__annotations__)}"
+        raise TypeError(f"unknown argument {unknown[0]}{hint}")
     if memory is None:
         return Memory(default if namespace is None else namespace, **place)
     if not isinstance(memory, Memory):

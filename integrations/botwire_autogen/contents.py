@@ -28,6 +28,10 @@ def new_key() -> str:
 
 def put_of(namespace: str, content: MemoryContent, author: str | None) -> Put:
     """The op that adds a content. Search finds a text or JSON by what it says, a picture or bytes by their metadata."""
+    if not isinstance(content, MemoryContent):
+        raise InvalidInput(
+            f"add takes a MemoryContent(content=…, mime_type=MemoryMimeType.TEXT), not {type(content).__name__}"
+        )
     held, kind = _packed(content.content)
     value = {"content": held, "mime_type": mime_of(content), "metadata": content.metadata}
     if kind is not None:
@@ -57,8 +61,8 @@ def _packed(content: Any) -> tuple[Any, str | None]:
 def text_of(query: str | MemoryContent) -> str:
     """What a query asks, in words."""
     asked = query.content if isinstance(query, MemoryContent) else query
-    if isinstance(asked, Image | bytes):
-        raise InvalidInput("a memory is asked in words: query with a text or JSON, not with a picture or bytes")
+    if not isinstance(asked, str | dict):
+        raise InvalidInput(f"a memory is asked in words: query with a text or JSON, not with {type(asked).__name__}")
     return asked if isinstance(asked, str) else texts.of_item(asked)
 
 

@@ -62,6 +62,9 @@ class BotWireChatHistory(BaseChatMessageHistory):
         check_name(session_id, "session_id")
         if history_size is not None and max_tokens is not None:
             raise InvalidInput("give history_size or max_tokens, not both")
+        for name, number in (("history_size", history_size), ("max_tokens", max_tokens)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
+                raise InvalidInput(f"{name}={number!r} must be a whole number, zero or more")
         self.session_id = session_id
         self.history_size = history_size
         self.max_tokens = max_tokens

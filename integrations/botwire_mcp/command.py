@@ -53,17 +53,18 @@ def mcp(
     above = ctx.find_root().params
     url = above.get("url") if url is None else url
     namespace = above.get("namespace") if namespace is None else namespace
+    namespace = "default" if namespace is None else namespace
     given = [name for name, value in {"allowed_hosts": allowed_hosts, **secure}.items() if value]
     if http is None and given:
         raise click.UsageError(f"--{given[0].replace('_', '-')} goes with --http")
     try:
         if http is None:
-            _over_stdio(namespace or "default", url, read_only)
+            _over_stdio(namespace, url, read_only)
         else:
             from .running import Listen  # brings the SDK: only when it is run
 
             names = tuple(filter(None, (allowed_hosts or "").split(",")))
-            _over_http(namespace or "default", url, read_only, Listen(*http, names, **secure))
+            _over_http(namespace, url, read_only, Listen(*http, names, **secure))
     except ImportError as error:
         raise BotWireError(str(error)) from error
 

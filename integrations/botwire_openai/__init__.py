@@ -21,16 +21,15 @@ from .responses import arun_response, astream_response, run_response, stream_res
 from .toolset import MemoryTools
 
 if TYPE_CHECKING:
-    from .agents import BotWireSession, agents_tools
+    from .agents import BotWireSession as BotWireSession  # not in `*`: they need the Agents SDK
+    from .agents import agents_tools as agents_tools
     from .streaming import AsyncMemoryEventHandler, MemoryEventHandler
 
 __all__ = [
     "AsyncMemoryEventHandler",
-    "BotWireSession",
     "MemoryEventHandler",
     "MemoryTools",
     "afinish_run",
-    "agents_tools",
     "arun_assistant",
     "arun_chat",
     "arun_response",

@@ -81,7 +81,7 @@ def address(asked: Asked) -> Address:
         raise InvalidInput(f"durability={durability!r} must be 'full' or 'relaxed'")
     kind, separator, rest = ("sqlite", "://", "") if url is None else url.partition("://")
     if not separator:
-        raise InvalidInput(f"{url!r} is no URL: for a file write 'sqlite:///{url}'")
+        raise InvalidInput(f"{url!r} is no URL: {_meant(str(url))}")
     if kind == "sqlite":
         if asked.api_key is not None:
             raise InvalidInput("an API key is for a server: leave it out, or give its URL, http(s)://…")
@@ -93,6 +93,15 @@ def address(asked: Asked) -> Address:
         f"{without_password(str(url))!r}: this botwire keeps memories in 'sqlite:///file.db', 'sqlite://' (in memory) "
         f"or on a server, 'http(s)://…', not in {kind!r}"
     )
+
+
+def _meant(url: str) -> str:
+    """What somebody who wrote this for a URL may have meant."""
+    if not url:
+        return "leave it out, or unset BOTWIRE_URL"
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", url):
+        return f"for a server write 'http://{url}'"
+    return f"for a file write 'sqlite:///{url}'"
 
 
 def _server_address(url: str, asked: Asked) -> Address:
