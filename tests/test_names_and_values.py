@@ -262,6 +262,25 @@ def test_a_filter_answers_whatever_the_value_is(value, other):
 # ── what is recognised in messages ──
 
 
+@pytest.mark.parametrize(
+    ("message", "role"),
+    [
+        ({"type": "human", "data": {"content": "hi"}}, "user"),
+        ({"type": "SystemMessageChunk", "data": {"content": "hi"}}, "system"),
+        ({"type": "AIMessageChunk", "data": {"content": "hi"}}, "assistant"),
+        ({"type": "chat", "data": {"content": "hi", "role": "critic"}}, "critic"),
+        ({"type": "note", "role": "user", "data": {}}, "user"),
+    ],
+)
+def test_langchains_messages_say_who_speaks(message, role):
+    assert shapes.role_of(message) == role
+
+
+def test_a_redacted_message_is_one_that_langchain_reads():
+    said = {"type": "function", "data": {"content": "secret", "name": "lookup", "type": "function"}}
+    assert shapes.redacted(said, "—")["data"]["name"] == "lookup"
+
+
 def test_the_name_of_a_tool_is_nobodys():
     assert shapes.author_of({"type": "function_call", "name": "remember", "arguments": "{}"}) is None
     assert shapes.author_of({"type": "message", "name": "Ana"}) == "Ana"

@@ -610,8 +610,8 @@ class Memory(Handle):
 
 
 def __getattr__(name: str) -> Any:
-    if name == "memory_tools":  # where botwire 0.2 had CrewAI's tools
+    if name in ("BotWireChatHistory", "memory_tools"):  # botwire 0.2 had them here
         import botwire  # whose table of lazy names is the one place that imports by name
 
-        return botwire.memory_tools
+        return getattr(botwire, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

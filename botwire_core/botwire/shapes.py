@@ -36,9 +36,11 @@ def role_of(message: Any) -> str | None:
     """Who speaks: `system`, `user`, `assistant`, `tool`, …, or `None` if the message does not say."""
     fields = _dict(message)
     kind = fields.get("type")
-    role = (
-        fields.get("role") or (kind if isinstance(fields.get("data"), dict) else None) or _ROLE_OF_TYPE.get(str(kind))
-    )
+    role = fields.get("role")
+    if role is None and isinstance(kind, str) and isinstance(fields.get("data"), dict):  # as LangChain writes them
+        kind = kind.removesuffix("MessageChunk").lower()  # of a part that was streamed
+        role = _dict(fields["data"]).get("role") if kind == "chat" else kind
+    role = role or _ROLE_OF_TYPE.get(str(kind))
     if not isinstance(role, str):
         return None
     return _ROLES.get(role, role)
@@ -135,12 +137,14 @@ def redacted(message: Any, text: str) -> Any:
         kept["tool_calls"] = [_redacted_call(_dict(call)) for call in _list(fields["tool_calls"])]
     if fields.get("type") == "function_call":
         return {**kept, "name": fields.get("name"), "arguments": "{}"}
+    if fields.get("type") in ("function", "FunctionMessageChunk"):  # LangChain does not read it without its name
+        kept["name"] = fields.get("name")
     if fields.get("type") == "function_call_output":
         return {**kept, "output": text}
     for field in ("content", "parts"):
         if isinstance(fields.get(field), list):
             return {**kept, field: _redacted_parts(map(_dict, _list(fields[field])), text) or text}
-    return {**kept, "content": text}
+    return kept if fields.get("type") == "remove" else {**kept, "content": text}  # LangChain's, which has no content
 
 
 def _redacted_parts(parts: Iterable[Fields], text: str) -> list[Fields]:
