@@ -22,9 +22,10 @@ from botwire import (
     InvalidInput,
     Memory,
     NotFound,
+    StoreUnavailable,
 )
 from botwire.batch import AsyncBatch, Batch
-from botwire.ops import EndRecord
+from botwire.ops import EndRecord, Get
 from botwire.stores.base import AsyncStore, Store
 from botwire.stores.sqlite import AsyncSQLiteStore, SQLiteStore
 
@@ -475,6 +476,16 @@ def test_event_loops_in_several_threads_share_a_store(url):
         list(pool.map(lambda number: asyncio.run(use(number)), range(4)))
     assert len(asyncio.run(memory.keys())) == 40
     asyncio.run(memory.close())
+
+
+async def test_closing_closes_both_sides_of_the_store(tmp_path):
+    url = f"sqlite:///{tmp_path / 'memory.db'}"
+    memory = AsyncMemory("a", url=url)
+    await memory.set("k", 1)
+    store = memory._opened()
+    await memory.close()
+    with pytest.raises(StoreUnavailable):
+        await store.execute([Get("a", "k")])
 
 
 async def test_a_closed_memory_opens_again_when_it_is_used(tmp_path):

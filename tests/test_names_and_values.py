@@ -281,6 +281,13 @@ def test_a_redacted_message_is_one_that_langchain_reads():
     assert shapes.redacted(said, "—")["data"]["name"] == "lookup"
 
 
+def test_a_text_of_another_class_is_a_text():
+    class Safe(str):
+        pass
+
+    assert values.encode({"a": Safe("b")}) == b'{"a":"b"}'
+
+
 def test_the_name_of_a_tool_is_nobodys():
     assert shapes.author_of({"type": "function_call", "name": "remember", "arguments": "{}"}) is None
     assert shapes.author_of({"type": "message", "name": "Ana"}) == "Ana"

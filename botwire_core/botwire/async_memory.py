@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -116,8 +115,8 @@ class AsyncMemory(Handle):
         if self._given is not None:
             return  # it is the caller's to close
         self._store = None
-        if (store := self._release()) is not None:
-            await asyncio.get_running_loop().run_in_executor(None, store.close)
+        if (shared := self._release()) is not None:
+            await shared.aclose()
 
     def twin(self) -> Memory:
         """The same memory for threads: same namespace, same store."""

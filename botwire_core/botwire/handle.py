@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from .errors import InvalidInput
 from .names import check_name, check_namespace
 from .stores import opening
-from .stores.base import Store
 
 if TYPE_CHECKING:
     from .embedding import Embedding
@@ -123,10 +122,10 @@ class Handle:
         shared = self._shared = opening.acquire(self._asked, self)
         return shared
 
-    def _release(self) -> Store | None:
+    def _release(self) -> opening.Shared | None:
         """Give up the shared store. Returns it if it is now ours to close."""
         shared, self._shared = self._shared, None
-        return None if shared is None else opening.release(shared, self)
+        return shared if shared is not None and opening.release(shared, self) else None
 
     def __del__(self) -> None:
         # A memory that is simply dropped gives up its claim; the store stays open for the next one.

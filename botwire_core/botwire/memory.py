@@ -135,8 +135,8 @@ class Memory(Handle):
         if self._given is not None:
             return  # it is the caller's to close
         self._store = None
-        if (store := self._release()) is not None:
-            store.close()
+        if (shared := self._release()) is not None:
+            shared.store.close()
 
     def twin(self) -> AsyncMemory:
         """The same memory for an event loop: same namespace, same store."""

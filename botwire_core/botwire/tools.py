@@ -38,6 +38,12 @@ MAX_ANSWER: Final = 8_000  # characters of stored text in one answer, some 2,000
 MAX_LISTED: Final = 100  # keys
 MAX_HITS: Final = 8  # memories in the answer to a question
 
+TAG: Final = "remembered"
+"""On every item that a model has written: whoever finds a meaning in a value's shape can tell it from a program's."""
+
+KEPT: Final = ("crewai/", "crewai-embedding/", "crewai-recalled/")
+"""How the keys begin under which adapters keep what no model may change or read by name."""
+
 _FOR_THE_MODEL: Final = (InvalidInput, QuotaExceeded, RateLimited, AccessDenied)  # it can do something else instead
 
 _NOTHING: Final = "Nothing that is remembered answers that; list_memories tells which keys there are."
@@ -194,7 +200,9 @@ def _remember(namespace: str, author: str | None, key: str, value: str) -> Flow[
     if len(value) > MAX_VALUE:
         long = f"That is {len(value):,} characters long; {MAX_VALUE:,} is the limit."
         return Refused(f"{long} Store a summary, or parts of it.")
-    yield [flows.put_op(namespace, key, value, author=author)]
+    if key.startswith(KEPT):
+        return _kept(key)
+    yield [flows.put_op(namespace, key, value, tags=(TAG,), author=author)]
     return f"Remembered under the key {_quoted(key)}."
 
 
@@ -203,11 +211,15 @@ def _recall(namespace: str, author: str | None, query: str) -> Flow[str | Questi
         check_name(query, "key")
     except InvalidInput:  # longer than any key, for instance
         return Question(query)
+    if query.startswith(KEPT):
+        return _kept(query)
     [item] = yield [Get(namespace, query)]
     return Question(query) if item is None else _answer([_entry(item)])
 
 
 def _forget(namespace: str, author: str | None, key: str) -> Flow[str | Question]:
+    if key.startswith(KEPT):
+        return _kept(key)
     [gone] = yield [Delete(namespace, key)]
     if gone is None:
         return f"Nothing is stored under the key {_quoted(key)}; list_memories tells which keys there are."
@@ -219,14 +231,20 @@ def _list(namespace: str, author: str | None, prefix: str = "") -> Flow[str | Qu
     keys: list[str] = []
     left = MAX_ANSWER
     for item in page.items:
+        if item.key.startswith(KEPT):
+            continue
         left -= len(_json(item.key))
         if left < 0:
             break
         keys.append(item.key)
     listed: dict[str, Any] = {"keys": keys}
-    if page.cursor is not None or len(keys) < len(page.items):
+    if page.cursor is not None or left < 0:
         listed["more"] = f"only the first {len(keys)} are listed; give a longer prefix"
     return _json(listed | {"note": NOTE})
+
+
+def _kept(key: str) -> Refused:
+    return Refused(f"{_quoted(key)} is kept by the program: choose another key.")
 
 
 def _entry(item: Item) -> dict[str, Any]:

@@ -25,7 +25,9 @@ _brackets = re.compile(rb"[\[\]{}]")
 
 
 def _encode_unknown(value: Any) -> Any:
-    """Encode what msgspec does not know by itself: pydantic models, numpy scalars, mappings of other kinds."""
+    """Encode what msgspec does not know by itself: pydantic models, mappings and texts of other classes."""
+    if isinstance(value, str):
+        return str.__str__(value)
     if hasattr(type(value), "model_dump"):  # pydantic, without importing it
         return value.model_dump(mode="json")
     if hasattr(type(value), "keys") and hasattr(type(value), "__getitem__"):

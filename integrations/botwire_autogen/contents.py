@@ -96,7 +96,7 @@ def _added(item: Item, value: dict[str, Any], about: dict[str, Any]) -> MemoryCo
         known: dict[Any, Any] = {each.value: each for each in MemoryMimeType}
         content = _unpacked(value["content"], value.get("kind"))
         return MemoryContent(
-            content=content, mime_type=known.get(mime, mime), metadata={**(value["metadata"] or {}), **about}
+            content=content, mime_type=known.get(mime, mime), metadata={**about, **(value["metadata"] or {})}
         )
     except (KeyError, TypeError, ValueError, OSError) as error:  # pillow's errors are OSErrors
         raise InvalidInput(

@@ -43,6 +43,8 @@ class Held:
 
     async def close(self) -> None:
         """Let go of the store, if it was opened here. Using the memory opens it again."""
+        if self._place is None:
+            return  # the caller's
         twin, self._twin = self._twin, None
         if twin is not None:
             await twin.close()
@@ -61,6 +63,8 @@ class Held:
         url, embedder = self._place.get("url"), self._place.get("embedder")
         if url is not None and without_password(url) != url:
             raise InvalidInput("a password is not written into a configuration: leave out url and set BOTWIRE_URL")
+        if isinstance(embedder, str) and "@" in embedder.partition("://")[2]:
+            raise InvalidInput("a password is not written into a configuration: leave it out of the embedder's URL")
         if embedder is not None and not isinstance(embedder, str):
             raise InvalidInput("a configuration can name an embedder ('openai:MODEL', …), not hold a function")
         known = {name: value for name, value in self._place.items() if name in PlaceConfig.model_fields}

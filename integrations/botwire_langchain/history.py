@@ -108,7 +108,8 @@ class BotWireChatHistory(BaseChatMessageHistory):
     def import_from(self, other: BaseChatMessageHistory) -> int:
         """Copy the messages of any other history to the end of this one. Returns how many it has.
 
-        Doing it again adds only what the other one has gained since, or what an interrupted import has left out.
+        Doing it again adds only what the other one has gained since, or what an interrupted import has left out, as
+        long as the other one still begins as it did: of one that has let go of its first messages all come again.
         """
         self._check_other(other)
         return self._memory.run(self._importing(other.messages, _origin(other)))

@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 from typing import Any
 
-from botwire import talks
+from botwire import talks, tools
 from botwire.errors import Conflict, InvalidInput
 from botwire.flows import Flow
 from botwire.ops import MAX_PAGE, Append, Delete, Get, Item, NewMessage
@@ -39,8 +39,8 @@ def take_over(namespace: str, session_id: str) -> Flow[None]:
     """Turn the list into a conversation, if there is one; in one step, so that of several only one does it."""
     while True:
         [item] = yield [Get(namespace, session_id)]
-        if item is None or not (messages := _messages_in(item)):
-            return
+        if item is None or tools.TAG in item.tags or not (messages := _messages_in(item)):
+            return  # what a model has written never becomes messages, of the system for instance
         new = [talks.new_message(message) for message in messages]
         try:
             yield [Delete(namespace, session_id, item.version, history=False), *appends(namespace, session_id, new)]

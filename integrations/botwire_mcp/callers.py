@@ -37,7 +37,13 @@ class Callers:
             yield held.memory
         finally:
             held.users -= 1
+            if not held.users and self._held.get(key) is not held:  # it was dropped
+                await held.memory.close()
             await self._close(self._most)
+
+    def drop(self, key: str | None) -> None:
+        """Keep the memory of this key no longer than those who use it now."""
+        self._held.pop(key, None)
 
     async def close(self) -> None:
         """Let go of all of them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
@@ -42,6 +43,7 @@ MEMORY: Final = "botwire.memory"  # where a request's scope holds the memory tha
 
 _KEYS: Final = ".botwire/keys"  # where a store holds its API keys
 _NO_KEY: Final = "bw_000000000000_0"  # a key that no server knows
+_is_key = re.compile(r"bw_[A-Za-z0-9_-]+").fullmatch
 _STATUS: Final[dict[type[BotWireError], int]] = {
     NotAuthenticated: 401,
     AccessDenied: 403,
@@ -129,9 +131,21 @@ def create_app(
             yield
         await callers.close()
 
-    names = None if behind.exposed and not allowed_hosts else frozenset([*LOCAL, host.strip("[]"), *allowed_hosts])
+    known = frozenset([*LOCAL, host.strip("[]"), *map(_host, allowed_hosts)])
+    names = None if behind.exposed and not allowed_hosts else known
     gate = _Gate(behind, callers, manager.handle_request, names)
     return Starlette(routes=[Route(PATH, gate, methods=["POST"])], lifespan=lifespan)
+
+
+def _host(name: str) -> str:
+    """A host name as requests are compared with it: "Example.com:443" is example.com."""
+    try:
+        found = urlsplit(f"//{name.strip()}").hostname
+    except ValueError:
+        found = None
+    if not found:
+        raise InvalidInput(f"{name!r} is no host name: write it as in a URL, such as memory.example.com")
+    return found
 
 
 async def startup_check(behind: Behind) -> None:
@@ -177,7 +191,8 @@ class _Gate:
             try:
                 if self._behind.is_server:
                     await check(memory)
-            except (AccessDenied, RateLimited, StoreError) as error:
+            except BotWireError as error:
+                self._callers.drop(key)  # made-up keys shall not hold connections, nor push others out
                 await _refused(error)(scope, receive, send)
                 return
             scope[MEMORY] = memory
@@ -207,13 +222,13 @@ class _Gate:
         if not self._behind.is_server:
             raise NotAuthenticated("this memory is a file, which has no API keys: leave out the header Authorization")
         scheme, _, key = given[0].partition(" ")
-        if len(given) > 1 or scheme.lower() != "bearer" or not key.startswith("bw_") or not key.isascii():
+        if len(given) > 1 or scheme.lower() != "bearer" or _is_key(key.strip()) is None:
             raise NotAuthenticated("the header Authorization must be `Bearer bw_…`, once")
         return key.strip()
 
 
 def _refused(error: BotWireError) -> JSONResponse:
-    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"

@@ -76,6 +76,7 @@ class BotWireSession:
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Append items, all or none."""
+        items = list(items)  # an iterator would be gone after the look at it
         for item in items:
             if not _is_item(item):
                 raise InvalidInput(f"{item!r:.200} is no item of the Agents SDK: nothing was added")

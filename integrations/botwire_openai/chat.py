@@ -175,7 +175,7 @@ def _check(messages: Any, params: Fields) -> None:
 
 
 def _with_tools(params: Fields, memory_tools: MemoryTools) -> Fields:
-    return params | {"tools": [*memory_tools.chat, *params.get("tools", ())]}
+    return params | {"tools": [*memory_tools.chat, *(params.get("tools") or ())]}
 
 
 def _sent(messages: list[Any], block: str) -> list[Any]:
@@ -204,7 +204,7 @@ def _calls(message: Fields) -> list[Fields]:
 
 def _asked(call: Fields) -> tuple[str, str]:
     """The name and the arguments of a tool call."""
-    if call["type"] == "custom":
+    if call.get("type") == "custom":
         return call["custom"]["name"], call["custom"]["input"]
     return call["function"]["name"], call["function"]["arguments"]
 

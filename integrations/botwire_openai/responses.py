@@ -130,7 +130,7 @@ class _Talk:
             raise InvalidInput("leave out stream=True: stream_response and astream_response are for that")
         self._items: list[Any] = [{"role": "user", "content": input}] if isinstance(input, str) else input
         self._next = self._items
-        self._params = params | {"tools": [*memory_tools.responses, *params.get("tools", ())]}
+        self._params = params | {"tools": [*memory_tools.responses, *(params.get("tools") or ())]}
         if block:
             self._params["instructions"] = with_context(params.get("instructions"), block)
 

@@ -255,6 +255,19 @@ def test_without_a_valid_key_nobody_gets_in(start, guarded, namespace):
     assert served.post(LIST | {"method": "initialize"})[0] == 401
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="open files are counted in /proc")
+def test_keys_that_are_made_up_hold_no_connections(start, tmp_path):
+    key_maker(tmp_path)()
+    with starting(tmp_path) as begin:  # one that counts the wrong keys of this test alone
+        served = start(BOTWIRE_URL=begin().url)
+        descriptors = Path(f"/proc/{served.process.pid}/fd")
+        served.post(**bearer("bw_ffffffffffff_0"))
+        before = len(list(descriptors.iterdir()))
+        for number in range(60):
+            assert served.post(**bearer(f"bw_{number:012x}_0"))[0] in (401, 429)
+        assert len(list(descriptors.iterdir())) < before + 20
+
+
 def test_a_revoked_key_is_out(start, guarded, namespace):
     server, make_key = guarded
     key, admin = make_key(), make_key("--access", "admin")

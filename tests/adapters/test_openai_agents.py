@@ -361,3 +361,10 @@ except ImportError as error:
     print(error)
 """
     assert in_a_new_process(script) == 'agents is not installed: pip install "botwire[openai-agents]"\n' * 3
+
+
+async def test_items_may_come_from_an_iterator(url, namespace):
+    session = BotWireSession("s", namespace=namespace, url=url)
+    items: Any = iter([{"role": "user", "content": "precious"}])
+    await session.add_items(items)
+    assert await session.get_items() == [{"role": "user", "content": "precious"}]

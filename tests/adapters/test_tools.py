@@ -363,3 +363,22 @@ def test_calls_at_the_same_time_lose_nothing(memory):
 def test_the_tools_need_nothing_but_the_core(in_a_new_process):
     script = "import sys; from botwire import tools; print('asyncio' in sys.modules, 'httpx' in sys.modules)"
     assert in_a_new_process(script) == "False False\n"
+
+
+def test_what_an_adapter_keeps_no_model_changes_or_reads_by_its_key(memory, call):
+    memory.set("crewai-embedding/1", "data")
+    memory.set("coffee", "Yirgacheffe")
+    for name, arguments in (
+        ("remember", {"key": "crewai/1", "value": "boom"}),
+        ("forget", {"key": "crewai-embedding/1"}),
+        ("recall", {"query": "crewai-embedding/1"}),
+    ):
+        assert "kept by the program" in call(memory, name, arguments)
+    assert json.loads(call(memory, "list_memories", {"prefix": None}))["keys"] == ["coffee"]
+    assert memory["crewai-embedding/1"] == "data"
+
+
+def test_what_a_model_has_written_can_be_told_from_the_rest(memory):
+    memory.set("mine", 1)
+    tools.remember(memory, "coffee", "Yirgacheffe")
+    assert [item.key for item in memory.items(tags=[tools.TAG])] == ["coffee"]

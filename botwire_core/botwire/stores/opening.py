@@ -57,6 +57,14 @@ class Shared:
             self._async_store = self._make_async()
         return self._async_store
 
+    async def aclose(self) -> None:
+        """Close it on both sides."""
+        import asyncio  # here, so that `import botwire` stays quick
+
+        if self._async_store is not None:
+            await self._async_store.close()
+        await asyncio.get_running_loop().run_in_executor(None, self.store.close)
+
 
 _shared: dict[Address, Shared] = {}
 _asked: dict[Asked, Shared] = {}  # spares reading the URL again
@@ -210,13 +218,13 @@ def _open_file(place: Address) -> Shared:
     return Shared(place, store, make_async)
 
 
-def release(shared: Shared, user: object) -> Store | None:
-    """Count the user out. Returns the store if nobody uses it any more: it is the caller's to close."""
+def release(shared: Shared, user: object) -> bool:
+    """Count the user out. Returns whether nobody uses the store any more: then it is the caller's to close."""
     with _lock:
         shared.users.discard(id(user))
         if shared.users or _shared.get(shared.address) is not shared:
-            return None
+            return False
         del _shared[shared.address]
         for asked in [asked for asked, each in _asked.items() if each is shared]:
             del _asked[asked]
-        return shared.store
+        return True
