@@ -63,16 +63,18 @@ async def served(
     config = uvicorn.Config(app, http=made, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     loop = asyncio.get_running_loop()
-    async with app.router.lifespan_context(app):
-        server = await loop.create_server(lambda: made(config, state, {}), "127.0.0.1", 0)
-        try:
-            yield Served(server.sockets[0].getsockname()[1], service, state, passed)
-        finally:
-            server.close()
-            for connection in list(state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0)
-    await service.store.close()
+    try:
+        async with app.router.lifespan_context(app):
+            server = await loop.create_server(lambda: made(config, state, {}), "127.0.0.1", 0)
+            try:
+                yield Served(server.sockets[0].getsockname()[1], service, state, passed)
+            finally:
+                server.close()
+                for connection in list(state.connections):
+                    connection.transport.abort()
+                await asyncio.sleep(0)
+    finally:
+        await service.store.close()
 
 
 def put_key(key: keys.Key) -> Any:
@@ -118,7 +120,10 @@ class Twins:
         size = max(1, -(-len(request) // pieces))
         for start in range(0, len(request), size):
             writer.write(request[start : start + size])
-            await writer.drain()
+            try:
+                await writer.drain()
+            except ConnectionError:
+                break  # what is wrong with its beginning was answered, and the rest is not wanted
             if pieces > 1:
                 await asyncio.sleep(0.001)
         answer = await asyncio.wait_for(read_answer(reader, head_only=request.startswith(b"HEAD")), PATIENCE)
@@ -151,7 +156,8 @@ def masked(answer: bytes) -> bytes:
     """The answer without what is another each time: the request's id, and parts of seconds."""
     answer = re.sub(rb"x-request-id: [^\r]+", b"x-request-id: ?", answer)
     seen = re.sub(rb'"(request_id|retry_after)":[^,}]+', rb'"\1":?', answer)
-    return re.sub(rb"content-length: \d+", b"content-length: ?", seen) if seen != answer else answer
+    told = seen != answer or b"problem+json" in answer  # of what a HEAD leaves out, the length tells
+    return re.sub(rb"content-length: \d+", b"content-length: ?", seen) if told else answer
 
 
 @pytest.fixture
