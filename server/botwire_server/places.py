@@ -63,5 +63,5 @@ async def opened(address: Address) -> AsyncGenerator[AsyncStore]:
         await store.execute([Changes("", None, True)])  # opens it: now is the time to say that it cannot be
         yield store
     finally:
-        if opening.release(shared, user) is not None:
+        if opening.release(shared, user):
             await store.close()
